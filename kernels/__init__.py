@@ -1,0 +1,1 @@
+"""Numbers only: the compiled inner loops of rtgan. Nothing here imports from the rest of the project."""

@@ -1,0 +1,242 @@
+"""What numba lacks for code on the audio thread: raw memory, atomics, calls through pointers.
+
+Every entry point that the audio thread reaches is written on raw addresses (``int64``) and on the typed
+pointers made here, never on arrays: array code keeps reference counts and error paths that end in the
+Python C API, and none of that may exist on that thread. All functions below are numba intrinsics or force
+inlined, so that nothing of them remains but the machine instruction they stand for.
+
+Thread: any. None of them allocates, locks, raises or calls the operating system.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic as _intrinsic
+
+# numba types its decorators for Python callers; what they make is called from compiled code.
+intrinsic: Any = _intrinsic
+cfunc: Any = numba.cfunc
+_njit: Any = numba.njit
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Options of every kernel on raw memory. ``fastmath`` is chosen kernel by kernel: in sample-rate loops it
+#: would break bit-exact block-size invariance.
+NODE_SIGNATURE = types.void(types.int64, types.int64, types.int64)
+
+
+def kernel(*signatures: Any, fastmath: bool = False) -> Callable[[_F], _F]:
+    """Compile a kernel on arrays or scalars that Python may call: explicit signatures, cached, no GIL."""
+    decorate: Callable[[_F], _F] = _njit(
+        list(signatures), cache=True, nogil=True, fastmath=fastmath, error_model="numpy", boundscheck=False
+    )
+    return decorate
+
+
+def inline(function: _F) -> _F:
+    """Force a helper into its caller, so that the caller keeps no error path of a call."""
+    compiled: _F = _njit(forceinline=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True)(function)
+    return compiled
+
+
+def inline_fast(function: _F) -> _F:
+    """Like `inline`, with floating-point reassociation: for loops of fixed length at frame rate only."""
+    compiled: _F = _njit(
+        forceinline=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True, fastmath=True
+    )(function)
+    return compiled
+
+
+#: Every function compiled with `node`, by qualified name: the audit of the audio thread walks this table.
+NODES: dict[str, Any] = {}
+
+
+def node(function: Callable[[int, int, int], None]) -> Any:
+    """Compile ``f(state, io, n)`` to a C function ``void (int64, int64, int64)`` for the audio thread.
+
+    Returns the numba cfunc; its ``address`` goes into the node table.
+    """
+    compiled = cfunc(NODE_SIGNATURE, cache=True, error_model="numpy", boundscheck=False)(function)
+    NODES[f"{function.__module__}.{function.__qualname__}"] = compiled
+    return compiled
+
+
+def _pointer_cast(item: types.Type, name: str) -> Any:
+    def typed(typingctx: Any, address: Any) -> Any:
+        if not isinstance(address, types.Integer):
+            return None
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(item).as_pointer())
+
+        pointer: Any = types.CPointer
+        return pointer(item)(types.int64), codegen
+
+    typed.__name__ = typed.__qualname__ = name
+    typed.__doc__ = f"Address to a typed pointer on ``{item}``: ``p[i]`` reads and writes."
+    return intrinsic(typed)
+
+
+f32p = _pointer_cast(types.float32, "f32p")
+f64p = _pointer_cast(types.float64, "f64p")
+i32p = _pointer_cast(types.int32, "i32p")
+i64p = _pointer_cast(types.int64, "i64p")
+
+
+@intrinsic
+def load_acquire(typingctx: Any, address: Any) -> Any:
+    """Read the int64 at an address; later reads are not moved before it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        return builder.load_atomic(builder.inttoptr(args[0], word.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store_release(typingctx: Any, address: Any, value: Any) -> Any:
+    """Write the int64 at an address; earlier writes are not moved after it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        builder.store_atomic(args[1], builder.inttoptr(args[0], word.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def exchange(typingctx: Any, address: Any, value: Any) -> Any:
+    """Write the int64 at an address and return what stood there, in one step (acquire and release)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        pointer = builder.inttoptr(args[0], word.as_pointer())
+        return builder.atomic_rmw("xchg", pointer, args[1], "acq_rel")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_node(typingctx: Any, function: Any, state: Any, io: Any, n: Any) -> Any:
+    """Call ``void (int64, int64, int64)`` at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        ftype = ir.FunctionType(ir.VoidType(), [word, word, word])
+        builder.call(builder.inttoptr(args[0], ftype.as_pointer()), list(args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_net(typingctx: Any, function: Any, arena: Any, weights: Any) -> Any:
+    """Call a lowered generator, ``void (float *arena, const float *weights)``, at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        ftype = ir.FunctionType(ir.VoidType(), [word, word])
+        builder.call(builder.inttoptr(args[0], ftype.as_pointer()), list(args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+def _architecture() -> str:
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64", "i386", "i686"):
+        return "x86"
+    if machine in ("aarch64", "arm64"):
+        return "arm64"
+    return "other"
+
+
+_ARCHITECTURE = _architecture()
+
+
+@intrinsic
+def ticks(typingctx: Any) -> Any:
+    """Read the processor's constant-rate counter: time without a system call (0 where there is none)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        if _ARCHITECTURE == "x86":
+            function = builder.module.declare_intrinsic("llvm.readcyclecounter", fnty=ir.FunctionType(word, []))
+            return builder.call(function, [])
+        if _ARCHITECTURE == "arm64":
+            return builder.asm(ir.FunctionType(word, []), "mrs $0, cntvct_el0", "=r", [], True)
+        return ir.Constant(word, 0)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def flush_denormals(typingctx: Any) -> Any:
+    """Make this thread flush denormal results and operands to zero; returns the control word to restore."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        if _ARCHITECTURE == "x86":
+            half = ir.IntType(32)
+            slot = builder.alloca(half)
+            get = builder.module.declare_intrinsic(
+                "llvm.x86.sse.stmxcsr", fnty=ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+            )
+            put = builder.module.declare_intrinsic(
+                "llvm.x86.sse.ldmxcsr", fnty=ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+            )
+            raw = builder.bitcast(slot, ir.IntType(8).as_pointer())
+            builder.call(get, [raw])
+            old = builder.load(slot)
+            builder.store(builder.or_(old, ir.Constant(half, 0x8040)), slot)
+            builder.call(put, [raw])
+            return builder.zext(old, word)
+        if _ARCHITECTURE == "arm64":
+            old = builder.asm(ir.FunctionType(word, []), "mrs $0, fpcr", "=r", [], True)
+            new = builder.or_(old, ir.Constant(word, 1 << 24))
+            builder.asm(ir.FunctionType(ir.VoidType(), [word]), "msr fpcr, $0", "r", [new], True)
+            return old
+        return ir.Constant(word, 0)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def restore_denormals(typingctx: Any, control: Any) -> Any:
+    """Put back what `flush_denormals` returned."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        if _ARCHITECTURE == "x86":
+            half = ir.IntType(32)
+            slot = builder.alloca(half)
+            builder.store(builder.trunc(args[0], half), slot)
+            put = builder.module.declare_intrinsic(
+                "llvm.x86.sse.ldmxcsr", fnty=ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+            )
+            builder.call(put, [builder.bitcast(slot, ir.IntType(8).as_pointer())])
+        elif _ARCHITECTURE == "arm64":
+            builder.asm(ir.FunctionType(ir.VoidType(), [word]), "msr fpcr, $0", "r", [args[0]], True)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@inline
+def smaller(a: Any, b: Any) -> Any:
+    """The smaller of two numbers. The builtin keeps an error path that ends in the interpreter."""
+    return a if a < b else b
+
+
+@inline
+def larger(a: Any, b: Any) -> Any:
+    """The larger of two numbers; see `smaller`."""
+    return a if a > b else b

@@ -1,0 +1,1 @@
+"""Trained weights, their cards and their lowered programs."""

@@ -1,0 +1,5 @@
+"""``python -m rtgan``."""
+
+from rtgan.cli import entry
+
+entry()

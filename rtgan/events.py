@@ -1,0 +1,152 @@
+"""Events with sample offsets, and the lock-free ring that carries them to and from the audio thread.
+
+One record is eight 64-bit words: kind, time in samples, two integers, four floats. The same single-producer,
+single-consumer ring serves both directions: the inbox (main to audio: parameter changes, fades) and the
+telemetry (audio to main: what happened, and when, to the sample). Neither side ever waits: a full ring
+refuses the record and counts it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from rtgan.kernels.native import f64p, i64p, inline, kernel, load_acquire, store_release
+from rtgan.memory import Arena, address_of
+
+# Kinds of records.
+SET_PARAM = 1  #: inbox: a = parameter index, b = serial of the graph it is meant for, x = plain value
+FADE_OUT = 2  #: inbox: ramp the output to silence and stay there
+FADE_IN = 3  #: inbox: come back
+RESET = 4  #: inbox: every node back to zero state
+
+APPLIED = 16  #: telemetry: a parameter change took effect; a, b, x as in SET_PARAM
+METER = 17  #: telemetry: x = in peak, y = out peak, z = in mean square, w = out mean square; a = samples
+FAULT = 18  #: telemetry: a = node index, b = graph serial; the node put out a non-finite value
+RECOVERED = 19  #: telemetry: a = node index, b = graph serial
+SWAP_BEGUN = 20  #: telemetry: a graph was taken from the mailbox; b = its serial
+SWAP_DONE = 21  #: telemetry: b = serial of the graph now playing alone, a = serial of the one retired
+STOPPED = 22  #: telemetry: the fade-out has reached silence
+
+#: "As soon as possible" as an event time.
+NOW = -1
+
+_WRITE, _READ, _MASK, _DROPPED, _RECORDS = 0, 8, 16, 17, 24
+WORDS = 8
+
+
+@inline
+def ring_push(ring: Any, kind: Any, when: Any, a: Any, b: Any, x: Any, y: Any, z: Any, w: Any) -> Any:
+    """[producer] Append a record; returns 1, or 0 if the ring was full."""
+    r = i64p(ring)
+    write = r[_WRITE]
+    if write - load_acquire(ring + 8 * _READ) > r[_MASK]:
+        r[_DROPPED] += 1
+        return 0
+    at = ring + 8 * (_RECORDS + WORDS * (write & r[_MASK]))
+    words = i64p(at)
+    floats = f64p(at)
+    words[0] = kind
+    words[1] = when
+    words[2] = a
+    words[3] = b
+    floats[4] = x
+    floats[5] = y
+    floats[6] = z
+    floats[7] = w
+    store_release(ring + 8 * _WRITE, write + 1)
+    return 1
+
+
+@inline
+def ring_peek(ring: Any) -> Any:
+    """[consumer] Address of the oldest record, 0 if there is none."""
+    r = i64p(ring)
+    read = r[_READ]
+    if load_acquire(ring + 8 * _WRITE) == read:
+        return 0
+    return ring + 8 * (_RECORDS + WORDS * (read & r[_MASK]))
+
+
+@inline
+def ring_drop(ring: Any) -> None:
+    """[consumer] Release the oldest record."""
+    store_release(ring + 8 * _READ, i64p(ring)[_READ] + 1)
+
+
+_I = types.int64
+_F = types.float64
+
+
+@kernel(types.int64(_I, _I, _I, _I, _I, _F, _F, _F, _F))
+def _push(ring: Any, kind: Any, when: Any, a: Any, b: Any, x: Any, y: Any, z: Any, w: Any) -> Any:
+    return ring_push(ring, kind, when, a, b, x, y, z, w)
+
+
+@kernel(types.int64(_I, types.int64[::1], types.float64[::1]))
+def _pop(ring: Any, words: Any, floats: Any) -> Any:
+    at = ring_peek(ring)
+    if at == 0:
+        return 0
+    for i in range(4):
+        words[i] = i64p(at)[i]
+        floats[i] = f64p(at)[4 + i]
+    ring_drop(ring)
+    return 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record out of a ring."""
+
+    kind: int
+    when: int
+    a: int = 0
+    b: int = 0
+    x: float = 0.0
+    y: float = 0.0
+    z: float = 0.0
+    w: float = 0.0
+
+
+class Ring:
+    """The Python end of a record ring.
+
+    Parameters
+    ----------
+    arena : Arena
+        Where the ring lives.
+    capacity : int
+        Records it holds; a power of two.
+    """
+
+    def __init__(self, arena: Arena, capacity: int = 1024) -> None:
+        if capacity & (capacity - 1):
+            raise ValueError("the capacity of a ring is a power of two")
+        self._memory = arena.int64(_RECORDS + WORDS * capacity)
+        self._memory[_MASK] = capacity - 1
+        self.address = address_of(self._memory)
+        self._words: NDArray[np.int64] = np.zeros(4, np.int64)
+        self._floats: NDArray[np.float64] = np.zeros(4, np.float64)
+
+    def push(self, record: Record) -> bool:
+        """[main, one producer at a time] Append; False if full."""
+        r = record
+        return bool(_push(self.address, r.kind, r.when, r.a, r.b, r.x, r.y, r.z, r.w))
+
+    def drain(self) -> list[Record]:
+        """[main, one consumer at a time] Everything that has arrived."""
+        found = []
+        while _pop(self.address, self._words, self._floats):
+            w, f = self._words.tolist(), self._floats.tolist()
+            found.append(Record(w[0], w[1], w[2], w[3], f[0], f[1], f[2], f[3]))
+        return found
+
+    @property
+    def dropped(self) -> int:
+        """Records refused because the ring was full."""
+        return int(self._memory[_DROPPED])

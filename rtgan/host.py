@@ -1,0 +1,420 @@
+"""The live host: a preset on a pair of devices, and everything a person may do to it while it plays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtgan import events, offline, presets
+from rtgan.engine import Engine, TickRate
+from rtgan.errors import RtganError, UsageError
+from rtgan.events import Record
+from rtgan.graph import Graph
+from rtgan.io import devices as io_devices
+from rtgan.io.clocked import ClockedStream
+from rtgan.io.devices import Device, Stream
+from rtgan.offline import ENGINE_RATES_HZ, Step, process
+from rtgan.presets import Preset
+from rtgan.recorder import Recorder
+
+__all__ = ["Host", "Stats", "process"]
+
+_POLL_S = 0.02
+_TAPE_FRAMES = 1 << 19
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A reading of a running host.
+
+    Parameters
+    ----------
+    seconds : float
+        Sound processed so far.
+    in_db, out_db : float
+        Peak level of the last reading, dBFS.
+    load, worst_load : float
+        Time used over time available: mean since the last reading, and the worst callback since the start.
+    xruns : int
+        Blocks that the device lost or repeated.
+    faults : dict of str to int
+        Non-finite outputs by plugin.
+    bad_input, limited : int
+        Input samples that were not numbers; output samples that the safety limiter held down.
+    latency_ms : dict of str to float or None
+        Delay by part: the device's own (None where the device does not say) and each plugin's.
+    problems : tuple of str
+        What went wrong outside the audio thread, such as a full disk.
+    """
+
+    seconds: float = 0.0
+    in_db: float = -200.0
+    out_db: float = -200.0
+    load: float = 0.0
+    worst_load: float = 0.0
+    xruns: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    bad_input: int = 0
+    limited: int = 0
+    latency_ms: dict[str, float | None] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def _db(power: float) -> float:
+    return float(10.0 * np.log10(max(power, 1e-20)))
+
+
+class Host:
+    """A preset, live.
+
+    Parameters
+    ----------
+    preset : str or Preset
+        Name or path.
+    input, output : str or int, optional
+        Device index, name or unique part of a name; default: the machine's.
+    block : int
+        Frames per callback; 0 lets the device choose, which gives the least latency.
+    rate_hz : int, optional
+        Default: the output device's.
+    in_channels, out_channels : sequence of int, optional
+        Device channels, counted from 1. Default: the first input, the first two outputs.
+    settings : mapping, optional
+        Values on top of the preset's, by ``plugin.param``.
+    record : Path, optional
+        Record to this WAV file; see `rtgan.recorder.Recorder`.
+    source : ndarray, optional
+        (channels, samples) to play through a built-in clocked device instead of a sound card.
+    on_record : callable, optional
+        Given every telemetry record, in a background thread.
+
+    Examples
+    --------
+    >>> with Host(preset="podcast") as host:          # doctest: +SKIP
+    ...     host.set("denoise.amount_db", 12)
+    ...     host.stats().load
+
+    Notes
+    -----
+    The audio thread runs no Python: the process may do anything else meanwhile without costing a block.
+    """
+
+    def __init__(
+        self,
+        preset: str | Preset = "podcast",
+        input: str | int | None = None,
+        output: str | int | None = None,
+        block: int = 0,
+        rate_hz: int | None = None,
+        in_channels: Sequence[int] | None = None,
+        out_channels: Sequence[int] | None = None,
+        settings: Mapping[str, object] | None = None,
+        record: Path | str | None = None,
+        source: NDArray[np.float32] | None = None,
+        on_record: Callable[[Record], None] | None = None,
+    ) -> None:
+        if not 0 <= block <= 16384:
+            raise UsageError(f"the block size {block} is out of range; allowed: 0 (device's choice) to 16384")
+        self.preset = presets.load(preset) if isinstance(preset, str) else preset
+        self.block = block
+        self._source = source
+        self._on_record = on_record
+        self._settings = dict(settings or {})
+        self.input, self.output = self._devices(input, output)
+        self.sample_rate_hz = self._rate(rate_hz)
+        ins = tuple(in_channels) if in_channels else (1,)
+        if out_channels:
+            outs = tuple(out_channels)
+        else:
+            outs = (1, 2) if self.output is None or self.output.outputs >= 2 else (1,)
+        self._check_channels(ins, outs)
+        self.engine = Engine(
+            self.sample_rate_hz,
+            channels=len(ins),
+            device_in=max(ins),
+            device_out=max(outs),
+            in_map=tuple(c - 1 for c in ins),
+            out_map=tuple(c - 1 for c in outs),
+            tape_frames=_TAPE_FRAMES if record else 0,
+        )
+        self._graph = self._build(self.preset, self._settings)
+        self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
+        self.engine.publish(self._graph)
+        self.engine.start_silent()
+        self._recorder: Recorder | None = None
+        if record and self.engine.tape is not None:
+            self._recorder = Recorder(Path(record), self.engine.tape, self.sample_rate_hz, len(ins))
+            self._recorder.log(offline.log_header(self.preset, self.sample_rate_hz, len(ins), self._graph.values()))
+        self._stream: Stream | ClockedStream | None = None
+        self._halt = threading.Event()
+        self._silent = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._meters = (-200.0, -200.0)
+        self._ticks = TickRate()
+        self._load = (0, 0, 0.0)
+        self._adopted: set[int] = set()
+        self._waiting: list[tuple[Graph, int, float]] = []
+
+    # --- set-up ---
+
+    def _devices(self, input: str | int | None, output: str | int | None) -> tuple[Device | None, Device | None]:
+        if self._source is not None:
+            return None, None
+        known = io_devices.devices()
+        chosen_in = io_devices.choose(input, "input", known)
+        chosen_out = io_devices.choose(output, "output", known)
+        if chosen_in is None or chosen_out is None:
+            kind = "input" if chosen_in is None else "output"
+            raise RtganError(f"this machine has no audio {kind} device")
+        return chosen_in, chosen_out
+
+    def _rate(self, rate_hz: int | None) -> int:
+        wanted = rate_hz if rate_hz is not None else round(self.output.rate_hz) if self.output else 48000
+        if wanted not in ENGINE_RATES_HZ:
+            allowed = ", ".join(str(r) for r in ENGINE_RATES_HZ)
+            raise UsageError(f"the sample rate {wanted} Hz is not supported; allowed: {allowed} Hz")
+        return wanted
+
+    def _check_channels(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> None:
+        for kind, chosen, device in (("input", ins, self.input), ("output", outs, self.output)):
+            most = 64 if device is None else device.inputs if kind == "input" else device.outputs
+            name = "the built-in device" if device is None else device.name
+            if not 1 <= len(chosen) <= 2:
+                raise UsageError(f"{kind} channels: one or two are allowed, not {len(chosen)}")
+            if len(set(chosen)) != len(chosen):
+                raise UsageError(f"{kind} channels: {','.join(map(str, chosen))} names a channel twice")
+            for channel in chosen:
+                if not 1 <= channel <= most:
+                    raise UsageError(f"{name} has no {kind} channel {channel}; it has 1 to {most}")
+
+    def _build(self, preset: Preset, settings: Mapping[str, object] | None = None) -> Graph:
+        return offline.build(preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, settings)
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Open the devices and play; sound fades in."""
+        if self._stream is not None:
+            return
+        engine = self.engine
+        if self._source is not None:
+            frames = np.zeros((self._source.shape[1], engine.device_in), np.float32)
+            for channel in range(engine.device_in):
+                frames[:, channel] = self._source[channel % len(self._source)]
+            self._stream = ClockedStream(engine, frames, self.block or 128)
+        else:
+            assert self.input is not None and self.output is not None
+            self._stream = Stream(
+                self.input,
+                self.output,
+                self.sample_rate_hz,
+                self.block,
+                engine.device_in,
+                engine.device_out,
+                engine.callback_address,
+                engine.address,
+            )
+        self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
+        self._thread.start()
+        try:
+            self._stream.start()
+        except BaseException:
+            self._finish()
+            raise
+
+    def stop(self) -> None:
+        """Fade out, give the devices back, finish the recording."""
+        if self._stream is None:
+            self._finish()
+            return
+        if self._stream.active:
+            self._silent.clear()
+            self.engine.send(Record(events.FADE_OUT, events.NOW))
+            # The fade is a matter of milliseconds; a device that has gone never answers.
+            self._silent.wait(0.5)
+        self._stream.close()
+        self._finish()
+
+    def _finish(self) -> None:
+        self._halt.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._poll()
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def __enter__(self) -> Host:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- control ---
+
+    def set(self, name: str, value: object) -> None:
+        """Change ``plugin.param`` to a plain value; it ramps there."""
+        graph = self._graph
+        index, param = graph.find(name)
+        plain = param.check(value, name)
+        with self._lock:
+            if graph.serial not in self._adopted:
+                # The audio thread has not taken this graph yet and would not know the event's address.
+                self._waiting.append((graph, index, plain))
+                return
+        if not self.engine.set_param(graph, index, plain):
+            raise RtganError("the audio thread does not take events at the moment; try again")
+
+    def load(self, preset: str | Preset) -> None:
+        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile."""
+        chosen = presets.load(preset) if isinstance(preset, str) else preset
+        graph = self._build(chosen)
+        with self._lock:
+            self._serials[graph.serial] = (graph, chosen)
+            self._graph = graph
+            self.preset = chosen
+        self.engine.publish(graph)
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Every parameter by ``plugin.param``."""
+        return self._graph.values()
+
+    @property
+    def latency_samples(self) -> int:
+        """Delay of the chain at the engine's rate; what the device adds is its own."""
+        return self._graph.latency_samples
+
+    @property
+    def running(self) -> bool:
+        """Whether the audio thread is being called."""
+        return self._stream is not None and self._stream.active
+
+    @property
+    def source_ended(self) -> bool:
+        """Whether a built-in clocked device has played all it was given."""
+        return isinstance(self._stream, ClockedStream) and self._stream.finished.is_set()
+
+    def output_so_far(self) -> NDArray[np.float32]:
+        """What a built-in clocked device has put out, (device channels, samples)."""
+        if not isinstance(self._stream, ClockedStream) or not self._stream.output:
+            return np.empty((self.engine.device_out, 0), np.float32)
+        return np.ascontiguousarray(np.concatenate(self._stream.output).T)
+
+    def wait_first_block(self, timeout_s: float = 5.0) -> bool:
+        """Wait until the audio thread has run; False if it has not within the time."""
+        deadline = time.monotonic() + timeout_s
+        while self.engine.counters.callbacks == 0:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def stats(self) -> Stats:
+        """How it is going."""
+        counters = self.engine.counters
+        per_second = self._ticks.per_second()
+        ticks, position, last = self._load
+        frames = counters.position_samples - position
+        load = last
+        if frames > 0 and per_second > 0:
+            load = (counters.busy_ticks - ticks) / per_second / (frames / self.sample_rate_hz)
+            self._load = (counters.busy_ticks, counters.position_samples, load)
+        block_s = counters.position_samples / max(1, counters.callbacks) / self.sample_rate_hz
+        worst = counters.busy_max_ticks / per_second / block_s if per_second > 0 and block_s > 0 else 0.0
+        problems = (self._recorder.problem,) if self._recorder and self._recorder.problem else ()
+        return Stats(
+            seconds=counters.position_samples / self.sample_rate_hz,
+            in_db=self._meters[0],
+            out_db=self._meters[1],
+            load=load,
+            worst_load=worst,
+            xruns=counters.xruns,
+            faults=self._graph.faults,
+            bad_input=counters.bad_input_samples,
+            limited=counters.limited_samples,
+            latency_ms=self.latency_ms(),
+            problems=problems,
+        )
+
+    def latency_ms(self) -> dict[str, float | None]:
+        """Delay by part: device in, each plugin, device out."""
+        device: tuple[float, float] | None = self._stream.latency_ms() if self._stream else None
+        parts: dict[str, float | None] = {"device in": device[0] if device else None}
+        for label, samples in self._graph.parts:
+            if samples:
+                parts[label] = samples / self.sample_rate_hz * 1000
+        parts["device out"] = device[1] if device else None
+        return parts
+
+    # --- the background thread ---
+
+    def _watch(self) -> None:
+        while not self._halt.wait(_POLL_S):
+            self._poll()
+
+    def _poll(self) -> None:
+        for record in self.engine.poll():
+            self._note(record)
+            if self._on_record is not None:
+                self._on_record(record)
+        if self._recorder is not None:
+            self._recorder.drain()
+
+    def _note(self, record: Record) -> None:
+        if record.kind == events.METER:
+            self._meters = (_db(record.x**2), _db(record.y**2))
+        elif record.kind == events.STOPPED:
+            self._silent.set()
+        elif record.kind == events.APPLIED:
+            known = self._serials.get(record.b)
+            if known is not None and self._recorder is not None:
+                name = next(n for n, i in known[0].index.items() if i == record.a)
+                self._recorder.log(offline.log_step(Step(record.when, name, record.x)))
+        elif record.kind == events.SWAP_BEGUN:
+            first = not self._adopted
+            if not first and self._recorder is not None and record.b in self._serials:
+                graph, preset = self._serials[record.b]
+                self._recorder.log(offline.log_step(Step(record.when, preset=preset, values=graph.values())))
+            with self._lock:
+                self._adopted.add(record.b)
+                ready = [w for w in self._waiting if w[0].serial == record.b]
+                self._waiting = [w for w in self._waiting if w[0].serial > record.b]
+            for graph, index, value in ready:
+                self.engine.set_param(graph, index, value)
+        elif record.kind == events.SWAP_DONE and record.a:
+            with self._lock:
+                self._serials.pop(record.a, None)
+
+
+def names_of(record: Record) -> dict[str, Any]:
+    """A telemetry record as plain fields, for a JSON line."""
+    kind = {
+        events.APPLIED: "param", events.METER: "meter", events.FAULT: "fault", events.RECOVERED: "recovered",
+        events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
+    }.get(record.kind, str(record.kind))  # fmt: skip
+    line: dict[str, Any] = {"kind": kind, "position": record.when}
+    if record.kind == events.METER:
+        line |= {
+            "in_peak_db": round(_db(record.x**2), 2),
+            "out_peak_db": round(_db(record.y**2), 2),
+            "in_rms_db": round(_db(record.z), 2),
+            "out_rms_db": round(_db(record.w), 2),
+        }
+    elif record.kind == events.APPLIED:
+        line |= {"param": record.a, "graph": record.b, "value": record.x}
+    else:
+        line |= {"node": record.a, "graph": record.b}
+    return line

@@ -1,0 +1,1 @@
+"""The edge: devices, files, recording."""

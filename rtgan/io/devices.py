@@ -1,0 +1,231 @@
+"""Audio devices: listing, choosing, and the stream that calls the engine.
+
+A thin layer over sounddevice (PortAudio). The stream gets the engine's C callback; Python is not called by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rtgan.errors import RtganError, UsageError
+
+
+@dataclass(frozen=True)
+class Device:
+    """An audio device as PortAudio lists it.
+
+    Parameters
+    ----------
+    index : int
+        Number in the list; may change when devices come and go.
+    name, api : str
+        Device and host API (ALSA, JACK, Core Audio, ...).
+    inputs, outputs : int
+        Channels.
+    rate_hz : float
+        The device's own sample rate.
+    """
+
+    index: int
+    name: str
+    api: str
+    inputs: int
+    outputs: int
+    rate_hz: float
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return (
+            f"{self.index:3d}  {self.name}  [{self.api}]  {self.inputs} in, {self.outputs} out, "
+            f"{self.rate_hz / 1000:g} kHz"
+        )
+
+
+def _sounddevice() -> Any:
+    try:
+        import sounddevice
+    except OSError as problem:
+        raise RtganError(
+            f"PortAudio is not installed ({problem}); on Debian or Ubuntu: apt-get install libportaudio2"
+        ) from None
+    return sounddevice
+
+
+def refresh() -> None:
+    """Look for devices anew: PortAudio keeps the list of the moment it was started."""
+    sd = _sounddevice()
+    sd._terminate()
+    sd._initialize()
+
+
+def devices() -> list[Device]:
+    """Every device; an empty list on a machine without audio."""
+    sd = _sounddevice()
+    apis = [a["name"] for a in sd.query_hostapis()]
+    return [
+        Device(
+            d["index"],
+            d["name"],
+            apis[d["hostapi"]],
+            d["max_input_channels"],
+            d["max_output_channels"],
+            float(d["default_samplerate"]),
+        )
+        for d in sd.query_devices()
+    ]
+
+
+def choose(spec: str | int | None, kind: str, known: Sequence[Device] | None = None) -> Device | None:
+    """The device that a person means.
+
+    Parameters
+    ----------
+    spec : str, int or None
+        Index, name, or a part of a name that only one device has. None: the default, which on a running JACK
+        server is its ``system`` ports.
+    kind : {"input", "output"}
+    known : sequence of Device, optional
+        What to choose from; by default what `devices` finds.
+
+    Returns
+    -------
+    Device or None
+        None only if ``spec`` is None and the machine has no such device.
+    """
+    everything = list(devices() if known is None else known)
+    able = [d for d in everything if (d.inputs if kind == "input" else d.outputs) > 0]
+    if spec is None:
+        return _default(kind, able)
+    text = str(spec).strip()
+    if text.lstrip("-").isdigit():
+        found = [d for d in able if d.index == int(text)]
+    else:
+        # Exact name first, then a unique part of one. JACK before others: it is there on purpose.
+        found = [d for d in able if d.name == text]
+        if len(found) > 1:
+            found = [d for d in found if "JACK" in d.api] or found[:1]
+        if not found:
+            found = [d for d in able if text.lower() in d.name.lower()]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        names = ", ".join(f"{d.index} {d.name}" for d in able) or "none at all"
+        raise UsageError(f"there is no {kind} device '{text}'; this machine has: {names}")
+    names = ", ".join(f"{d.index} {d.name}" for d in found)
+    raise UsageError(f"'{text}' fits several {kind} devices: {names}; give the whole name or the index")
+
+
+def _default(kind: str, able: Sequence[Device]) -> Device | None:
+    jack = [d for d in able if "JACK" in d.api]
+    for device in jack:
+        if device.name == "system":
+            return device
+    if not able:
+        return None
+    sd = _sounddevice()
+    index = sd.default.device[0 if kind == "input" else 1]
+    if index is None or index < 0:
+        try:
+            index = sd.query_devices(kind=kind)["index"]
+        except (ValueError, sd.PortAudioError):
+            index = -1
+    for device in able:
+        if device.index == index:
+            return device
+    return able[0]
+
+
+class Stream:
+    """A running PortAudio stream that calls the engine.
+
+    Parameters
+    ----------
+    input, output : Device
+    rate_hz : int
+    block : int
+        Frames per callback; 0 leaves it to the device, which on JACK adds no latency.
+    input_channels, output_channels : int
+        Channels to open.
+    callback, userdata : int
+        Addresses of the engine's callback and of the engine.
+    """
+
+    def __init__(
+        self,
+        input: Device,
+        output: Device,
+        rate_hz: int,
+        block: int,
+        input_channels: int,
+        output_channels: int,
+        callback: int,
+        userdata: int,
+    ) -> None:
+        sd = _sounddevice()
+        ffi = sd._ffi
+        self._error = sd.PortAudioError
+        self.jack = "JACK" in output.api
+        try:
+            self._stream = sd._StreamBase(
+                kind="duplex",
+                samplerate=rate_hz,
+                blocksize=block,
+                device=(input.index, output.index),
+                channels=(input_channels, output_channels),
+                dtype=("float32", "float32"),
+                latency="low",
+                clip_off=True,
+                dither_off=True,
+                callback=ffi.cast("PaStreamCallback *", callback),
+                userdata=ffi.cast("void *", userdata),
+            )
+        except (sd.PortAudioError, ValueError) as problem:
+            raise RtganError(_why(problem, input, output, rate_hz, input_channels, output_channels)) from None
+
+    def start(self) -> None:
+        """Begin; the callback runs from now on."""
+        try:
+            self._stream.start()
+        except self._error as problem:
+            raise RtganError(f"the audio stream does not start: {problem}") from None
+
+    def close(self) -> None:
+        """Stop and give the device back."""
+        try:
+            self._stream.stop()
+            self._stream.close()
+        except self._error:
+            # The device or its server has gone: there is nothing left to stop.
+            self._stream.close(ignore_errors=True)
+
+    @property
+    def active(self) -> bool:
+        """Whether the callback is being called."""
+        try:
+            return bool(self._stream.active)
+        except self._error:
+            return False
+
+    def latency_ms(self) -> tuple[float, float] | None:
+        """What the device says of its input and output latency; None on JACK, where PortAudio is wrong."""
+        if self.jack:
+            return None
+        seconds = self._stream.latency
+        return seconds[0] * 1000, seconds[1] * 1000
+
+
+def _why(problem: Exception, input: Device, output: Device, rate_hz: int, ins: int, outs: int) -> str:
+    text = str(problem)
+    if "sample rate" in text.lower():
+        return (
+            f"{output.name} refuses {rate_hz} Hz; its own rate is {output.rate_hz:g} Hz "
+            f"(input {input.name}: {input.rate_hz:g} Hz)"
+        )
+    if "channels" in text.lower():
+        return (
+            f"{input.name} has {input.inputs} input and {output.name} {output.outputs} output channels; "
+            f"{ins} and {outs} were asked for"
+        )
+    return f"the audio device cannot be opened ({input.name} to {output.name}): {text}"

@@ -1,0 +1,202 @@
+"""``rtgan live``: open the devices, play, show how it is going, end cleanly."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from rtgan import offline, presets
+from rtgan.errors import RtganError, UsageError
+from rtgan.events import Record
+from rtgan.host import Host, Stats, names_of
+
+_STATUS_S = 0.1
+_PLAIN_STATUS_S = 5.0
+_DEFAULT_PRESET = "podcast"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play until interrupted, or for ``--seconds``."""
+    if args.seconds is not None and not args.seconds > 0:
+        raise UsageError(f"--seconds must be above 0, not {args.seconds:g}")
+    preset = presets.load(args.preset or _DEFAULT_PRESET)
+    settings: dict[str, object] = dict(offline.parse_settings(args.set))
+    reason = None if (args.input or args.output) else _no_device()
+    options: dict[str, Any] = {
+        "preset": preset,
+        "block": args.block,
+        "settings": settings,
+        "in_channels": args.in_channels,
+        "out_channels": args.out_channels,
+        "record": args.record,
+    }
+    with _telemetry(args.telemetry) as write:
+        if reason is None:
+            host = Host(input=args.input, output=args.output, rate_hz=args.rate, on_record=write, **options)
+            return _play(host, args.seconds, write)
+        from rtgan import demo
+
+        print(f"{reason}: playing a built-in noisy recording through {preset.name} in real time", flush=True)
+        samples = demo.recording()
+        host = Host(source=samples, rate_hz=demo.RATE_HZ, on_record=write, **options)
+        code = _play(host, args.seconds, write, until_source_ends=args.seconds is None)
+        demo.show(samples, host.output_so_far(), host.latency_samples)
+        return code
+
+
+def _no_device() -> str | None:
+    """Why there is nothing to play on, or None."""
+    from rtgan.io import devices
+
+    try:
+        known = devices.devices()
+    except RtganError as problem:
+        return str(problem)
+    if not any(d.inputs for d in known):
+        return "no audio input device"
+    if not any(d.outputs for d in known):
+        return "no audio output device"
+    return None
+
+
+def _play(host: Host, seconds: float | None, write: Any, until_source_ends: bool = False) -> int:
+    halt = threading.Event()
+    with _signals(halt):
+        host.start()
+        try:
+            if host.wait_first_block():
+                _announce(host)
+            _wait(host, halt, seconds, until_source_ends, write)
+            lost = not host.running and not halt.is_set()
+        finally:
+            host.stop()
+    stats = host.stats()
+    problems = list(stats.problems)
+    print(_summary(stats), flush=True)
+    if lost and host.input is not None:
+        raise RtganError(f"the audio device has gone away after {stats.seconds:.1f} s")
+    if problems:
+        raise RtganError(problems[0])
+    return 0
+
+
+def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool, write: Any) -> None:
+    begin = time.monotonic()
+    terminal = sys.stdout.isatty()
+    every = _STATUS_S if terminal else _PLAIN_STATUS_S
+    shown = begin
+    while not halt.is_set():
+        now = time.monotonic()
+        if seconds is not None and now - begin >= seconds:
+            break
+        if (to_end and host.source_ended) or not host.running:
+            break
+        if now - shown >= every:
+            shown = now
+            stats = host.stats()
+            if write is not None:
+                write(stats)
+            if terminal:
+                print("\r" + _status(stats) + "\x1b[K", end="", flush=True)
+            else:
+                print(_status(stats), flush=True)
+        left = _STATUS_S if seconds is None else min(_STATUS_S, max(0.0, begin + seconds - now))
+        halt.wait(left)
+    if terminal:
+        print()
+
+
+def _announce(host: Host) -> None:
+    if host.input is not None and host.output is not None:
+        print(
+            f"{host.preset.name}: {host.input.name} -> {host.output.name} [{host.output.api}], "
+            f"{host.sample_rate_hz / 1000:g} kHz",
+            flush=True,
+        )
+        if host.input.name != host.output.name and not ("JACK" in host.input.api and "JACK" in host.output.api):
+            print(
+                "input and output are different devices: their clocks drift, slips are counted as xruns", flush=True
+            )
+    if sys.stdout.isatty():
+        print("Ctrl-C fades out and ends.", flush=True)
+
+
+def _bar(db: float) -> str:
+    width = 12
+    full = round(width * min(1.0, max(0.0, (db + 60.0) / 60.0)))
+    return "#" * full + "." * (width - full)
+
+
+def _latency(parts: dict[str, float | None]) -> str:
+    total = sum(v for v in parts.values() if v is not None)
+    split = " + ".join(f"{name} {value:.1f}" if value is not None else f"{name} ?" for name, value in parts.items())
+    return f"{total:.1f} ms ({split})"
+
+
+def _status(stats: Stats) -> str:
+    faults = sum(stats.faults.values())
+    return (
+        f"in {_bar(stats.in_db)} {max(stats.in_db, -99):5.1f}"
+        f"  out {_bar(stats.out_db)} {max(stats.out_db, -99):5.1f} dBFS"
+        f"  load {stats.load * 100:4.1f}% worst {stats.worst_load * 100:4.0f}%"
+        f"  latency {_latency(stats.latency_ms)}  xruns {stats.xruns}  faults {faults}"
+    )
+
+
+def _summary(stats: Stats) -> str:
+    return (
+        f"{stats.seconds:.1f} s played, load {stats.load * 100:.1f}% worst {stats.worst_load * 100:.0f}%, "
+        f"latency {_latency(stats.latency_ms)}, xruns {stats.xruns}, faults {sum(stats.faults.values())}"
+    )
+
+
+@contextmanager
+def _signals(halt: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the session; the second Ctrl-C is Python's own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        halt.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {s: signal.signal(s, end) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _telemetry(path: Path | None) -> Iterator[Any]:
+    """Give a function that writes telemetry to a file, or None."""
+    if path is None:
+        yield None
+        return
+    try:
+        stream: TextIO = path.open("w", encoding="utf-8")
+    except OSError as problem:
+        raise RtganError(f"the telemetry file {path} cannot be written: {problem.strerror}") from None
+    lock = threading.Lock()
+
+    def write(entry: Record | Stats) -> None:
+        line = names_of(entry) if isinstance(entry, Record) else {"kind": "stats", **vars(entry)}
+        with lock:
+            try:
+                stream.write(json.dumps(line) + "\n")
+            except (OSError, ValueError):
+                pass  # a full disk ends the telemetry, never the sound
+
+    with stream:
+        yield write

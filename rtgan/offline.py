@@ -1,0 +1,297 @@
+"""The engine without a device: files and arrays through the same callback, and performances again.
+
+`Renderer` drives the callback as fast as it goes. A recorded performance (dry sound plus event log) comes out
+bit for bit, because every event carries the sample it took effect at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtgan import events, presets
+from rtgan.engine import Engine
+from rtgan.errors import RtganError, UsageError
+from rtgan.graph import Graph, labelled
+from rtgan.plugin import all_params
+from rtgan.presets import Preset
+
+#: Rates that the engine runs at as they are; audio of any other rate is converted.
+ENGINE_RATES_HZ = (44100, 48000, 88200, 96000)
+_FALLBACK_RATE_HZ = 48000
+_PIECE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happened in a performance.
+
+    Parameters
+    ----------
+    position : int
+        Sample at which it took effect.
+    param, value : str, float
+        A parameter's new value; or
+    preset : Preset or None
+        a preset that was loaded, with the values it started from.
+    """
+
+    position: int
+    param: str = ""
+    value: float = 0.0
+    preset: Preset | None = None
+    values: Mapping[str, float] | None = None
+
+
+class Renderer:
+    """One graph in an engine of its own, fed from Python.
+
+    Parameters
+    ----------
+    preset : Preset
+    sample_rate_hz : int
+        One of `ENGINE_RATES_HZ`.
+    channels : int
+    settings : mapping of str to float
+        Values on top of the preset's, by ``label.param``.
+    max_block : int
+        The engine's own piece size; the output does not depend on it.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        sample_rate_hz: int,
+        channels: int,
+        settings: Mapping[str, object] | None = None,
+        max_block: int = 1024,
+    ) -> None:
+        self.sample_rate_hz = sample_rate_hz
+        self.channels = channels
+        self.engine = Engine(sample_rate_hz, channels, max_block=max_block)
+        self.graph = build(preset, sample_rate_hz, max_block, channels, settings)
+        self.engine.publish(self.graph)
+        self._position = 0
+
+    @property
+    def latency_samples(self) -> int:
+        """Delay of the chain."""
+        return self.graph.latency_samples
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Process the next samples, (channels, samples), of any length; as many come out."""
+        frames = np.ascontiguousarray(samples.T, dtype=np.float32)
+        out = self.engine.render(frames)
+        self.engine.poll()
+        self._position += len(frames)
+        return np.ascontiguousarray(out.T)
+
+    def set(self, name: str, value: object, when: int = events.NOW) -> None:
+        """Change ``label.param``, at an absolute sample or at the next one."""
+        index, param = self.graph.find(name)
+        self.engine.set_param(self.graph, index, param.check(value, name), when)
+
+    def perform(
+        self,
+        samples: NDArray[np.float32],
+        steps: Sequence[Step] = (),
+        progress: Callable[[int], Any] = lambda count: None,
+        flush: int = 0,
+    ) -> NDArray[np.float32]:
+        """Process a whole recording with the events of its performance, and ``flush`` samples of silence."""
+        total = samples.shape[1]
+        out = np.empty((self.channels, total + flush), np.float32)
+        waiting = sorted(steps, key=lambda s: s.position)
+        done = 0
+        while done < total + flush:
+            while waiting and waiting[0].position <= self._position:
+                self._carry_out(waiting.pop(0))
+            stop = min(done + _PIECE, total + flush)
+            if waiting:
+                stop = min(stop, done + waiting[0].position - self._position)
+            piece = samples[:, done : min(stop, total)]
+            if piece.shape[1] < stop - done:
+                piece = np.pad(piece, ((0, 0), (0, stop - done - piece.shape[1])))
+            out[:, done:stop] = self.push(piece)
+            progress(min(stop, total) - min(done, total))
+            done = stop
+        return out
+
+    def _carry_out(self, step: Step) -> None:
+        if step.preset is not None:
+            self.graph = build(step.preset, self.sample_rate_hz, self.engine.max_block, self.channels, step.values)
+            self.engine.publish(self.graph)
+        elif step.param:
+            self.set(step.param, step.value)
+
+
+def build(
+    preset: Preset,
+    sample_rate_hz: int,
+    max_block: int,
+    channels: int,
+    settings: Mapping[str, object] | None = None,
+) -> Graph:
+    """A graph of a preset with settings on top; `UsageError` for a setting that does not fit."""
+    items = preset.items()
+    if settings:
+        probe = {item.label: item for item in labelled(items)}
+        for name, value in settings.items():
+            label, _, key = name.partition(".")
+            if label not in probe:
+                known = ", ".join(probe) or "nothing"
+                raise UsageError(f"{name}: there is no '{label}' in the preset {preset.name}; it holds: {known}")
+            item = probe[label]
+            declared = all_params(type(item.plugin))
+            if key not in declared:
+                raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
+            item.values[key] = declared[key].check(value, name)
+        items = list(probe.values())
+    return Graph(items, sample_rate_hz, max_block, channels)
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
+    """``plugin.param=value`` pairs of the command line."""
+    out = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or "." not in name or not value.strip():
+            raise UsageError(f"'{pair}' is not a setting; write plugin.param=value, for example gain.gain_db=-6")
+        out[name.strip()] = value.strip()
+    return out
+
+
+def process(
+    samples: NDArray[Any],
+    sample_rate: int,
+    preset: str | Preset = "podcast",
+    keep_latency: bool = False,
+    steps: Sequence[Step] = (),
+    progress: Callable[[int], Any] = lambda count: None,
+    **params: object,
+) -> NDArray[np.float32]:
+    """Send samples through a preset, as live, faster than real time.
+
+    Parameters
+    ----------
+    samples : ndarray, (samples,) or (channels, samples)
+        Finite values, full scale at 1.
+    sample_rate : int
+        In Hz; any. Rates the engine does not run at are converted to 48 kHz and back.
+    preset : str or Preset
+        Name or path.
+    keep_latency : bool
+        Leave the chain's delay in. By default the output is aligned with the input.
+    steps : sequence of Step
+        Events of a performance.
+    progress : callable
+        Told how many input samples are done.
+    **params
+        Values on top of the preset's, with ``__`` for the dot: ``denoise__amount_db=12``.
+
+    Returns
+    -------
+    ndarray of float32
+        The shape of ``samples``.
+
+    Raises
+    ------
+    UsageError, RtganError
+        With one sentence.
+    """
+    chosen = presets.load(preset) if isinstance(preset, str) else preset
+    data = np.asarray(samples)
+    if data.ndim not in (1, 2) or data.size == 0:
+        raise UsageError("samples must have the shape (samples,) or (channels, samples) and not be empty")
+    if not np.issubdtype(data.dtype, np.floating):
+        raise UsageError(f"samples must be floating point with full scale at 1, not {data.dtype}")
+    planar = np.ascontiguousarray(np.atleast_2d(data), dtype=np.float32)
+    if not np.isfinite(planar).all():
+        raise UsageError("samples hold values that are not finite numbers")
+    if not isinstance(sample_rate, (int, np.integer)) or not 1000 <= sample_rate <= 768000:
+        raise UsageError(f"sample_rate must be a whole number from 1000 to 768000 Hz, not {sample_rate!r}")
+    rate = int(sample_rate) if sample_rate in ENGINE_RATES_HZ else _FALLBACK_RATE_HZ
+    if rate != sample_rate:
+        if steps:
+            raise UsageError(f"a performance is rendered at the rate it was recorded at, not at {sample_rate} Hz")
+        planar = convert(planar, int(sample_rate), rate)
+    settings = {name.replace("__", ".", 1): value for name, value in params.items()}
+    renderer = Renderer(chosen, rate, len(planar), settings)
+    latency = 0 if keep_latency else renderer.latency_samples
+    out = renderer.perform(planar, steps, progress, flush=latency)[:, latency:]
+    if rate != sample_rate:
+        out = convert(out, rate, int(sample_rate))
+        length = data.shape[-1]
+        out = out[:, :length] if out.shape[1] >= length else np.pad(out, ((0, 0), (0, length - out.shape[1])))
+    return np.ascontiguousarray(out.reshape(data.shape), dtype=np.float32)
+
+
+def convert(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
+    """Change the sample rate of (channels, samples); aligned."""
+    import soxr
+
+    return np.ascontiguousarray(soxr.resample(samples.T, from_hz, to_hz, "VHQ").T, dtype=np.float32)
+
+
+# --- the log of a performance -----------------------------------------------------------------------------
+
+_LOG_SCHEMA = 1
+
+
+def log_header(preset: Preset, sample_rate_hz: int, channels: int, values: Mapping[str, float]) -> str:
+    """First line of an event log."""
+    return json.dumps(
+        {
+            "schema": _LOG_SCHEMA,
+            "sample_rate_hz": sample_rate_hz,
+            "channels": channels,
+            "preset": presets.dump(preset),
+            "values": dict(values),
+        }
+    )
+
+
+def log_step(step: Step) -> str:
+    """One line of an event log."""
+    if step.preset is not None:
+        return json.dumps(
+            {"position": step.position, "preset": presets.dump(step.preset), "values": dict(step.values or {})}
+        )
+    return json.dumps({"position": step.position, "param": step.param, "value": step.value})
+
+
+def read_log(path: Path) -> tuple[Preset, dict[str, float], list[Step], int]:
+    """Read an event log: the preset it began with, its values, what happened, and the sample rate.
+
+    Raises
+    ------
+    UsageError
+        With file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RtganError(f"the event log {path} cannot be read: {problem}") from None
+    steps: list[Step] = []
+    number = 0
+    try:
+        head = json.loads(lines[0]) if lines else {}
+        if head.get("schema") != _LOG_SCHEMA:
+            raise UsageError(f"{path}:1: not an event log of rtgan (schema {_LOG_SCHEMA})")
+        preset = presets.parse(head["preset"], f"{path}:1 preset")
+        for number, line in enumerate(lines[1:], 2):
+            entry = json.loads(line)
+            if "preset" in entry:
+                loaded = presets.parse(entry["preset"], f"{path}:{number} preset")
+                steps.append(Step(int(entry["position"]), preset=loaded, values=entry["values"]))
+            else:
+                steps.append(Step(int(entry["position"]), str(entry["param"]), float(entry["value"])))
+        return preset, dict(head["values"]), steps, int(head["sample_rate_hz"])
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise UsageError(f"{path}:{max(number, 1)}: malformed event log: {problem}") from None

@@ -1,0 +1,195 @@
+"""The plugin contract, and where plugins are found.
+
+Lifecycle (CLAP's): created, `activate` [main], process/reset [audio], gone. A plugin is one class in one
+file: it declares its parameters, and in `activate` it hands the host a native function. Nothing of the class
+itself is ever called on the audio thread.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rtgan.errors import RtganError, UsageError
+from rtgan.memory import Arena
+from rtgan.params import Param, ParamSet
+
+
+@dataclass(frozen=True)
+class NativeNode:
+    """What `Plugin.activate` returns: the plugin as the audio thread knows it.
+
+    Parameters
+    ----------
+    process : int
+        Address of ``void process(int64 state, int64 io, int64 n)``. ``io`` is the address of planar float32
+        audio, channel ``c`` at ``io + 4 * c * stride`` (`Activation.stride_samples`); processed in place, for
+        any ``1 <= n <= max_block``.
+    state : int
+        Address handed to both functions.
+    reset : int
+        Address of a function of the same signature (``io`` and ``n`` unused) that brings the state back to
+        that of a fresh activation and leaves the parameters alone; 0 for a node without state.
+    latency_samples : int
+        Constant delay of the wet path, to the sample.
+    tail_samples : int
+        How long sound may go on after the input has ended, beyond the latency.
+    settle_samples : int
+        How long a cold node needs, beyond its latency, before it sounds like a warm one.
+    keep : tuple
+        Objects that own memory the node uses.
+    """
+
+    process: int
+    state: int
+    reset: int = 0
+    latency_samples: int = 0
+    tail_samples: int = 0
+    settle_samples: int = 0
+    keep: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What a plugin may know and use when it is activated [main].
+
+    Parameters
+    ----------
+    sample_rate_hz : int
+    max_block : int
+        The largest ``n`` that ``process`` will see.
+    channels : int
+    stride_samples : int
+        Distance between channels in ``io``.
+    arena : Arena
+        All memory of the node comes from here.
+    params : Mapping[str, int]
+        Address of each parameter's slots (see `rtgan.params.param_next`), by id.
+    """
+
+    sample_rate_hz: int
+    max_block: int
+    channels: int
+    stride_samples: int
+    arena: Arena
+    params: Mapping[str, int] = field(default_factory=dict)
+
+
+class Plugin(ABC):
+    """One effect or instrument.
+
+    Class attributes
+    ----------------
+    id, name, version, description : str
+        A stable id, what a person reads, the version of the sound, one sentence.
+    params : ParamSet
+        In the order a person should see them.
+    rates_hz : tuple of int
+        Rates the plugin can run at; empty for any. The host resamples around it where the device differs.
+    """
+
+    id: ClassVar[str]
+    name: ClassVar[str]
+    version: ClassVar[str] = "1.0.0"
+    description: ClassVar[str] = ""
+    params: ClassVar[ParamSet] = ParamSet([])
+    options: ClassVar[frozenset[str]] = frozenset()
+    rates_hz: tuple[int, ...] = ()
+
+    @abstractmethod
+    def activate(self, activation: Activation) -> NativeNode:
+        """[main] Allocate, load, compile, warm up. The only place that may."""
+
+
+#: What the host itself gives every plugin.
+HOST_PARAMS = (
+    Param("bypass", "Bypass", 0, 1, 0, scale="switch", description="Pass the input, delayed as the plugin would."),
+    Param("mix", "Mix", 0, 100, 100, unit="%", description="Share of the plugin in what is heard."),
+)
+
+
+def all_params(plugin: type[Plugin]) -> ParamSet:
+    """A plugin's parameters behind the host's own (bypass, mix)."""
+    return ParamSet([*HOST_PARAMS, *plugin.params.values()])
+
+
+@cache
+def _builtin() -> dict[str, str]:
+    return {
+        "denoise": "rtgan.plugins.denoise",
+        "gain": "rtgan.plugins.gain",
+        "gate": "rtgan.plugins.gate",
+        "highpass": "rtgan.plugins.highpass",
+        "limiter": "rtgan.plugins.limiter",
+    }
+
+
+def _declared() -> dict[str, importlib.metadata.EntryPoint]:
+    return {e.name: e for e in importlib.metadata.entry_points(group="rtgan.plugins")}
+
+
+def plugin_ids() -> list[str]:
+    """Ids of every plugin that can be named in a preset."""
+    return sorted({*_builtin(), *_declared()})
+
+
+def plugin_class(name: str) -> type[Plugin]:
+    """The class of a plugin, by id or by the path of a Python file that defines exactly one.
+
+    Raises
+    ------
+    UsageError
+        If there is no such plugin.
+    RtganError
+        If the plugin cannot be loaded.
+    """
+    if name in _builtin():
+        module = importlib.import_module(_builtin()[name])
+        found = _defined_in(module)
+        return found[0]
+    if name.endswith(".py"):
+        return _from_file(name)
+    declared = _declared().get(name)
+    if declared is None:
+        raise UsageError(f"there is no plugin '{name}'; known are: {', '.join(plugin_ids())}")
+    try:
+        loaded = declared.load()
+    except Exception as problem:
+        raise RtganError(f"the plugin '{name}' of {declared.value} cannot be loaded: {problem}") from problem
+    if not (isinstance(loaded, type) and issubclass(loaded, Plugin)):
+        raise RtganError(f"the plugin '{name}' of {declared.value} is not a rtgan Plugin class")
+    return loaded
+
+
+def _from_file(name: str) -> type[Plugin]:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UsageError(f"there is no plugin file {path}")
+    spec = importlib.util.spec_from_file_location(f"rtgan_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RtganError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        raise RtganError(f"the plugin file {path} cannot be loaded: {problem}") from problem
+    found = _defined_in(module)
+    if len(found) != 1:
+        raise RtganError(f"the plugin file {path} defines {len(found)} Plugin classes; exactly one is expected")
+    return found[0]
+
+
+def _defined_in(module: Any) -> list[type[Plugin]]:
+    return [
+        v
+        for v in vars(module).values()
+        if isinstance(v, type) and issubclass(v, Plugin) and v.__module__ == module.__name__ and hasattr(v, "id")
+    ]
