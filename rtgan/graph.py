@@ -246,7 +246,7 @@ class Graph:
 
         self.nodes: list[NativeNode] = []
         self.parts: list[tuple[str, int]] = []
-        for item, row_words in zip(self.chain, table, strict=True):
+        for item, row_words in zip(self.chain, table, strict=False):
             addresses = {p: address_of(slots[self.index[f"{item.label}.{p}"]]) for p in all_params(type(item.plugin))}
             activation = Activation(sample_rate_hz, max_block, channels, max_block, arena, addresses)
             node = at_rate(item.plugin, activation)
