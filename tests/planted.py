@@ -85,3 +85,13 @@ class Overrun(Plugin):
         words = activation.arena.int64(2)
         words[:] = address_of(activation.arena.float32(16)), 16
         return NativeNode(int(_overrun.address), address_of(words))
+
+
+class FixedRate(Delay):
+    """A delay that only runs at 48 kHz."""
+
+    id = "fixed-rate"
+    name = "Fixed rate"
+    description = "A delay that only runs at 48 kHz."
+    rates_hz = (48000,)
+    length = 384

@@ -95,9 +95,7 @@ def test_reset_equals_a_fresh_state():
 def test_the_callback_gets_every_channel_of_every_frame():
     x = _signal(1280)
     words = np.zeros(4, np.int64)
-    transform = stft.build(
-        512, 128, 256, 2, 1280, callback=_halve_channel_one.address, user_state=words.ctypes.data
-    )
+    transform = stft.build(512, 128, 256, 2, 1280, callback=_halve_channel_one.address, user_state=words.ctypes.data)
     words[2:] = transform.bins, transform.bins_stride
     y = _run(transform, x, _always(128))
     assert words[0] == 20 and words[1] == 9

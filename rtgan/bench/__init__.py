@@ -1,0 +1,1 @@
+"""Measurements of speed, each against the best that others offer, in one run."""
