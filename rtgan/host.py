@@ -29,6 +29,7 @@ __all__ = ["Host", "Stats", "process"]
 
 _POLL_S = 0.02
 _TAPE_FRAMES = 1 << 19
+_GONE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ class Host:
         self._meters = (-200.0, -200.0)
         self._ticks = TickRate()
         self._load = (0, 0, 0.0)
+        self.stuck = False
+        self._last_seen = (-1, 0.0)
         self._adopted: set[int] = set()
         self._waiting: list[tuple[Graph, int, float]] = []
 
@@ -236,12 +239,12 @@ class Host:
         if self._stream is None:
             self._finish()
             return
-        if self._stream.active:
+        if self.running:
             self._silent.clear()
             self.engine.send(Record(events.FADE_OUT, events.NOW))
             # The fade is a matter of milliseconds; a device that has gone never answers.
             self._silent.wait(0.5)
-        self._stream.close()
+        self.stuck = not self._stream.close()
         self._finish()
 
     def _finish(self) -> None:
@@ -293,14 +296,29 @@ class Host:
         return self._graph.values()
 
     @property
+    def notices(self) -> list[str]:
+        """What a person should know of the plugins: model files of their own, with their hashes."""
+        return [item.plugin.notice for item in self._graph.chain if item.plugin.notice]
+
+    @property
     def latency_samples(self) -> int:
         """Delay of the chain at the engine's rate; what the device adds is its own."""
         return self._graph.latency_samples
 
     @property
     def running(self) -> bool:
-        """Whether the audio thread is being called."""
-        return self._stream is not None and self._stream.active
+        """Whether the audio thread is being called.
+
+        A server that dies does not always tell PortAudio: a stream that has not called for two seconds counts
+        as gone.
+        """
+        if self._stream is None or not self._stream.active:
+            return False
+        now = time.monotonic()
+        callbacks = self.engine.counters.callbacks
+        if callbacks != self._last_seen[0]:
+            self._last_seen = (callbacks, now)
+        return now - self._last_seen[1] < _GONE_S
 
     @property
     def source_ended(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -83,7 +84,12 @@ def _play(host: Host, seconds: float | None, write: Any, until_source_ends: bool
     problems = list(stats.problems)
     print(_summary(stats), flush=True)
     if lost and host.input is not None:
-        raise RtganError(f"the audio device has gone away after {stats.seconds:.1f} s")
+        problem = RtganError(f"the audio device has gone away after {stats.seconds:.1f} s")
+        if host.stuck:
+            # PortAudio hangs on its dead server, at exit too: everything of ours is saved, so leave at once.
+            print(f"rtgan: {problem}", file=sys.stderr, flush=True)
+            os._exit(problem.exit_code)
+        raise problem
     if problems:
         raise RtganError(problems[0])
     return 0
@@ -126,6 +132,8 @@ def _announce(host: Host) -> None:
             print(
                 "input and output are different devices: their clocks drift, slips are counted as xruns", flush=True
             )
+    for notice in host.notices:
+        print(notice, flush=True)
     if sys.stdout.isatty():
         print("Ctrl-C fades out and ends.", flush=True)
 

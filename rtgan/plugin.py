@@ -93,6 +93,8 @@ class Plugin(ABC):
         In the order a person should see them.
     rates_hz : tuple of int
         Rates the plugin can run at; empty for any. The host resamples around it where the device differs.
+    notice : str
+        What a person should be told when it starts to play, such as the hash of a model file; or empty.
     """
 
     id: ClassVar[str]
@@ -102,6 +104,7 @@ class Plugin(ABC):
     params: ClassVar[ParamSet] = ParamSet([])
     options: ClassVar[frozenset[str]] = frozenset()
     rates_hz: tuple[int, ...] = ()
+    notice: str = ""
 
     @abstractmethod
     def activate(self, activation: Activation) -> NativeNode:

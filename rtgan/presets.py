@@ -175,9 +175,16 @@ def _entry(reader: _Reader, node: yaml.Node, path: Path | None) -> Entry:
     return Entry(
         plugin=name,
         params=params,
-        options={k: reader.text(v, k) for k, v in fields.items() if k in cls.options},
+        options={k: _beside(reader.text(v, k), path) for k, v in fields.items() if k in cls.options},
         label=reader.text(fields["label"], "label") if "label" in fields else "",
     )
+
+
+def _beside(value: str, path: Path | None) -> str:
+    """A model file named relative to the preset that uses it; everything else as it is."""
+    if path is not None and value.endswith(".ts") and (path.parent / value).is_file():
+        return str(path.parent / value)
+    return value
 
 
 class _Reader:

@@ -60,9 +60,13 @@ def speechlike(seconds: float, rate: int = 48000, seed: int = 0) -> NDArray[np.f
 
 
 class Jack:
-    """A private JACK server with a dummy driver."""
+    """A private JACK server with a dummy driver.
 
-    def __init__(self, period: int, rate: int = 48000) -> None:
+    With ``wait`` it lets a late client finish instead of going on without it, so that a machine that stalls
+    loses no block.
+    """
+
+    def __init__(self, period: int, rate: int = 48000, wait: bool = False) -> None:
         self.name = f"rtgan-test-{os.getpid()}-{time.monotonic_ns()}"
         self.env = {
             **os.environ,
@@ -72,7 +76,7 @@ class Jack:
         self.period, self.rate = period, rate
         realtime = ["-R", "-P", "70"] if os.geteuid() == 0 else ["-r"]
         self._process = subprocess.Popen(
-            ["jackd", "-n", self.name, *realtime, "--timeout", "5000", "-d", "dummy",
+            ["jackd", "-n", self.name, *realtime, "--timeout", "5000", *(["-S"] if wait else []), "-d", "dummy",
              "-r", str(rate), "-p", str(period)],
             env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -111,8 +115,8 @@ def jack() -> Iterator[Callable[..., Jack]]:
         pytest.skip("jackd2 or jack-tools is not installed")
     servers: list[Jack] = []
 
-    def start(period: int, rate: int = 48000) -> Jack:
-        servers.append(Jack(period, rate))
+    def start(period: int, rate: int = 48000, wait: bool = False) -> Jack:
+        servers.append(Jack(period, rate, wait))
         return servers[-1]
 
     yield start

@@ -38,10 +38,11 @@ class ClockedStream:
         """Begin."""
         self._thread.start()
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Stop."""
         self._halt.set()
         self._thread.join()
+        return True
 
     @property
     def active(self) -> bool:

@@ -5,11 +5,14 @@ A thin layer over sounddevice (PortAudio). The stream gets the engine's C callba
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rtgan.errors import RtganError, UsageError
+
+_CLOSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -191,8 +194,20 @@ class Stream:
         except self._error as problem:
             raise RtganError(f"the audio stream does not start: {problem}") from None
 
-    def close(self) -> None:
-        """Stop and give the device back."""
+    def close(self) -> bool:
+        """Stop and give the device back.
+
+        Returns
+        -------
+        bool
+            False if PortAudio does not come back from it, as happens when an audio server died under it.
+        """
+        closer = threading.Thread(target=self._close, name="rtgan-close", daemon=True)
+        closer.start()
+        closer.join(_CLOSE_S)
+        return not closer.is_alive()
+
+    def _close(self) -> None:
         try:
             self._stream.stop()
             self._stream.close()

@@ -1,0 +1,198 @@
+"""Each operation, in every option that is lowered, against torch on random tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from comparing import worst  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+torch.set_num_threads(1)
+S = (2, 5, 7)
+W = torch.linspace(-1, 1, 35).reshape(5, 7)
+X1 = [(2, 6, 20)]
+
+
+def assigned(x: torch.Tensor) -> torch.Tensor:
+    buffer = torch.zeros(2, 5, 9)
+    buffer[:, :, 1:8] = x
+    buffer[:, 0] = 0.5
+    return buffer * 2
+
+
+def read_before_written(x: torch.Tensor) -> torch.Tensor:
+    buffer = torch.ones(2, 5, 7)
+    first = buffer * 3
+    buffer[:, 1:3] = x[:, 1:3]
+    return first + buffer
+
+
+def accumulated(x: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros(2, 7)
+    for k in range(5):
+        total += x[:, k] * k
+    return total
+
+
+def normed(module: nn.Module) -> nn.Module:
+    torch.manual_seed(3)
+    for part in module.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d)):
+            nn.init.normal_(part.weight)
+            nn.init.normal_(part.bias)
+    return module.eval()
+
+
+def lstm(*sizes: Any, **more: Any) -> Any:
+    module = nn.LSTM(*sizes, **more)
+    return lambda x, h, c: module(x, (h, c))
+
+
+UNARY = (
+    ["neg", "abs", "exp", "sigmoid", "tanh", "relu", "erf", "sin", "cos", "atan", "sign", "floor", "ceil", "round", "trunc", "square", "reciprocal", "expm1"],
+    ["log", "sqrt", "rsqrt", "log1p", "log2", "log10"],
+    ["relu6", "selu", "silu", "mish", "softsign", "hardswish", "hardsigmoid", "logsigmoid", "gelu", "elu", "celu", "softplus", "hardtanh", "leaky_relu", "tanhshrink"],
+)
+CASES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
+    **{f: (getattr(torch, f), [S]) for f in UNARY[0]},
+    **{f: (lambda x, f=f: getattr(torch, f)(x.abs() + 0.01), [S]) for f in UNARY[1]},
+    **{f"F.{f}": (getattr(F, f), [S]) for f in UNARY[2]},
+    "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), [S]),
+    "clamp": (lambda x: x.clamp(-0.3, 0.5), [S]),
+    "clamp min": (lambda x: x.clamp(min=0.1), [S]),
+    "clamp in place": (lambda x: x.clone().clamp_(max=0.1), [S]),
+    "power 0.3": (lambda x: x.abs() ** 0.3, [S]),
+    "power 3": (lambda x: x**3, [S]),
+    "power -1.5": (lambda x: (x.abs() + 0.1) ** -1.5, [S]),
+    "power of 2": (lambda x: 2**x, [S]),
+    "power of tensors": (lambda x, y: x.abs() ** y, [S, S]),
+    "broadcast": (lambda x, y: x * y + y, [S, (5, 1)]),
+    "four operations": (lambda x, y: (x - y) / (y.abs() + 1) + torch.maximum(x, y) * torch.minimum(x, y), [S, S]),
+    "1 - x": (lambda x: 1 - x, [S]),
+    "alpha": (lambda x, y: torch.add(x, y, alpha=2.5) - torch.sub(y, x, alpha=0.5), [S, S]),
+    "where": (lambda x, y: torch.where(x > y, x, y * 2), [S, S]),
+    "masked fill": (lambda x: x.masked_fill(x < 0, -1.0), [S]),
+    "logic": (lambda x, y: torch.where((x > 0) & ~(y > 0) | (x > 1), x, y), [S, S]),
+    "lerp": (lambda x, y: torch.lerp(x, y, 0.3), [S, S]),
+    "addcmul": (lambda x, y: torch.addcmul(x, y, y, value=0.5), [S, S]),
+    "atan2": (torch.atan2, [S, S]),
+    "glu": (lambda x: F.glu(x, 1), [(2, 6, 5)]),
+    "prelu per channel": (nn.PReLU(5), [S]),
+    "prelu": (nn.PReLU(), [S]),
+    "cat": (lambda x, y: torch.cat([x, y, x * 2], 2), [S, (2, 5, 3)]),
+    "stack": (lambda x, y: torch.stack([x, y], -1), [S, S]),
+    "pad": (lambda x: F.pad(x, (1, 2, 0, 3)), [S]),
+    "pad negative": (lambda x: F.pad(x, (1, -2), value=3.0), [S]),
+    "pad reflect": (lambda x: F.pad(x, (2, 3), mode="reflect"), [S]),
+    "pad replicate": (lambda x: F.pad(x, (2, 3), mode="replicate"), [S]),
+    "pad circular": (lambda x: F.pad(x, (2, 3), mode="circular"), [S]),
+    "pad reflect 2d": (lambda x: F.pad(x, (2, 3, 1, 1), mode="reflect"), [(1, 2, 5, 6)]),
+    "permute": (lambda x: x.permute(2, 0, 1).contiguous() * 2, [S]),
+    "reshape": (lambda x: (x + 1).transpose(1, 2).reshape(2, 35).tanh(), [S]),
+    "repeat": (lambda x: x.repeat(2, 1, 3), [S]),
+    "repeat interleave": (lambda x: x.repeat_interleave(3, dim=1), [S]),
+    "expand": (lambda x: x[:, :1].expand(2, 5, 7) + x, [S]),
+    "flip": (lambda x: x.flip(1, 2), [S]),
+    "roll": (lambda x: x.roll(2, 1), [S]),
+    "index list": (lambda x: x[:, [0, 2, 4, 1]], [S]),
+    "index select": (lambda x: x.index_select(2, torch.tensor([3, 1, 1, 0])), [S]),
+    "slice": (lambda x: x[:, ::2, 1:5:3] * 2, [S]),
+    "unfold": (lambda x: F.unfold(x, (1, 3), padding=(0, 1)), [(1, 4, 1, 9)]),
+    "windows": (lambda x: x.unfold(2, 3, 2).contiguous(), [S]),
+    "nearest": (lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"), [S]),
+    "in place": (lambda x: x.clone().mul_(2).add_(1).relu_(), [S]),
+    "assigned": (assigned, [S]),
+    "read before written": (read_before_written, [S]),
+    "accumulated": (accumulated, [S]),
+    "sum": (lambda x: x.sum(), [S]),
+    "sum of one axis": (lambda x: x.sum(1), [S]),
+    "mean": (lambda x: x.mean(-1, keepdim=True), [S]),
+    "mean of two axes": (lambda x: x.mean((0, 2)), [S]),
+    "largest and smallest": (lambda x: x.amax(1) - x.amin(1), [S]),
+    "norm": (lambda x: x.norm(dim=-1) + torch.linalg.vector_norm(x, dim=-1), [S]),
+    "variance": (lambda x: x.var(-1) + x.std(-1, unbiased=False), [S]),
+    "variance and mean": (lambda x: torch.var_mean(x, 1), [S]),
+    "mean of many": (lambda x: x.mean(-1), [(3, 1000)]),
+    "mean over rows": (lambda x: x.mean(0), [(1000, 3)]),
+    "linear": (nn.Linear(7, 11), [S]),
+    "linear to one": (nn.Linear(70, 1), [(3, 70)]),
+    "linear wide": (nn.Linear(100, 1030), [(1, 100)]),
+    "linear of a transpose": (lambda x: F.linear(x.transpose(1, 2), W), [(2, 7, 5)]),
+    "matmul": (lambda x, y: x @ y.transpose(1, 2), [S, S]),
+    "matmul 4d": (lambda x, y: x @ y, [(2, 3, 5, 9), (2, 3, 9, 17)]),
+    "matrix times vector": (lambda x: W @ x, [(7,)]),
+    "constant times batch": (lambda x: W @ x, [(2, 7, 3)]),
+    "addmm": (lambda x, y: torch.addmm(x, y, W, beta=0.5, alpha=2), [(3, 7), (3, 5)]),
+    "addmm with a vector": (lambda y: torch.addmm(W[0], y, W), [(3, 5)]),
+    "bmm": (torch.bmm, [(3, 4, 20), (3, 20, 33)]),
+    "einsum": (lambda x, y: torch.einsum("bcf,bdf->bcd", x, y), [S, S]),
+    "dot": (torch.dot, [(9,), (9,)]),
+    "layer norm": (normed(nn.LayerNorm(7)), [S]),
+    "layer norm of two axes": (normed(nn.LayerNorm((5, 7))), [S]),
+    "layer norm of a transpose": (lambda x: F.layer_norm(x.transpose(1, 2), (5,)), [S]),
+    "group norm": (normed(nn.GroupNorm(2, 6)), [(2, 6, 5)]),
+    "instance norm": (normed(nn.InstanceNorm1d(5, affine=True)), [S]),
+    "softmax": (lambda x: F.softmax(x, 1) + F.log_softmax(x, -1), [S]),
+    "attention": (F.scaled_dot_product_attention, [(1, 2, 5, 8), (1, 2, 6, 8), (1, 2, 6, 8)]),
+    "average pool": (nn.AvgPool1d(3, 2), [(2, 5, 9)]),
+    "average pool 2d": (nn.AvgPool2d((2, 3)), [(2, 5, 8, 9)]),
+    "global pool": (nn.AdaptiveAvgPool1d(1), [S]),
+    "max pool": (nn.MaxPool2d(2), [(1, 3, 6, 8)]),
+    "gru cell": (nn.GRUCell(7, 9), [(2, 7), (2, 9)]),
+    "gru two layers, two directions": (
+        nn.GRU(7, 9, num_layers=2, bidirectional=True, batch_first=True), [(2, 5, 7), (4, 2, 9)],
+    ),
+    "gru by time": (nn.GRU(7, 24), [(5, 3, 7), (1, 3, 24)]),
+    "gru wide": (nn.GRU(40, 256, batch_first=True), [(1, 1, 40), (1, 1, 256)]),
+    "gru without bias": (nn.GRU(4, 130, batch_first=True, bias=False), [(3, 2, 4), (1, 3, 130)]),
+    "lstm": (lstm(7, 20, num_layers=2, bidirectional=True), [(5, 2, 7), (4, 2, 20), (4, 2, 20)]),
+    "conv": (nn.Conv1d(6, 9, 3), X1),
+    "conv padded": (nn.Conv1d(6, 9, 5, padding=2), X1),
+    "conv stride 2": (nn.Conv1d(6, 8, 4, stride=2, padding=1), X1),
+    "conv stride 3": (nn.Conv1d(6, 8, 5, stride=3, padding=2), X1),
+    "conv dilated": (nn.Conv1d(6, 16, 3, dilation=4), X1),
+    "conv grouped": (nn.Conv1d(6, 12, 3, groups=3, padding=1), X1),
+    "conv depthwise": (nn.Conv1d(6, 6, 3, groups=6, padding=1), X1),
+    "conv to one column": (nn.Conv1d(6, 9, 20), X1),
+    "conv depthwise to one column": (nn.Conv1d(6, 6, 20, groups=6), X1),
+    "conv depthwise multiplied": (nn.Conv1d(6, 12, 20, groups=6), X1),
+    "conv same": (nn.Conv1d(6, 9, 3, padding="same", dilation=2), X1),
+    "conv as filter bank": (nn.Conv1d(1, 32, 128, stride=64), [(1, 1, 512)]),
+    "conv of a cache": (nn.Conv1d(6, 9, 3, dilation=9), [(1, 6, 19)]),
+    "conv long": (nn.Conv1d(2, 5, 3), [(1, 2, 300)]),
+    "conv without batch": (nn.Conv1d(2, 5, 3), [(2, 30)]),
+    "transposed": (nn.ConvTranspose1d(6, 9, 4, stride=2, padding=1), X1),
+    "transposed stride 3": (nn.ConvTranspose1d(6, 9, 5, stride=3, output_padding=1), X1),
+    "transposed grouped": (nn.ConvTranspose1d(6, 12, 3, groups=3, dilation=2, stride=2), X1),
+    "transposed stride 1": (nn.ConvTranspose1d(6, 9, 3, padding=1), X1),
+    "transposed with holes": (nn.ConvTranspose1d(6, 4, 1, stride=2), X1),
+    "transposed as synthesis": (nn.ConvTranspose1d(32, 1, 128, stride=64), [(1, 32, 3)]),
+    "conv 2d strided": (nn.Conv2d(3, 8, (2, 5), stride=(1, 2), padding=(0, 2)), [(1, 3, 2, 65)]),
+    "conv 2d": (nn.Conv2d(3, 8, 3, padding=1), [(2, 3, 6, 7)]),
+    "conv 2d dilated": (nn.Conv2d(4, 4, 3, dilation=(2, 1), groups=4, padding=(0, 1)), [(1, 4, 5, 33)]),
+    "conv 2d pointwise": (nn.Conv2d(16, 16, 1), [(1, 16, 1, 33)]),
+    "conv 2d stride 2": (nn.Conv2d(3, 8, 3, stride=2, padding=1), [(2, 3, 9, 11)]),
+    "transposed 2d": (nn.ConvTranspose2d(8, 4, (2, 5), stride=(1, 2), padding=(0, 2)), [(1, 8, 1, 33)]),
+    "transposed 2d grouped": (nn.ConvTranspose2d(8, 8, (1, 5), stride=(1, 2), padding=(0, 2), groups=2), [(1, 8, 1, 33)]),
+    "transposed 2d stride 2": (nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1), [(1, 3, 5, 6)]),
+    "conv, norm, slope": (normed(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.PReLU(8))), [(1, 3, 5, 20)]),
+    "transposed, norm, leak": (
+        normed(nn.Sequential(nn.ConvTranspose1d(6, 9, 4, stride=2, groups=3), nn.BatchNorm1d(9), nn.LeakyReLU(0.1))), X1,
+    ),
+    "linear, norm, tanh": (normed(nn.Sequential(nn.Linear(7, 9), nn.BatchNorm1d(9), nn.Tanh())), [(3, 7)]),
+    "norm, conv": (normed(nn.Sequential(nn.BatchNorm1d(6), nn.Conv1d(6, 4, 3))), X1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operation(name: str) -> None:
+    function, shapes = CASES[name]
+    assert worst(function, shapes) < 4e-6

@@ -1,0 +1,92 @@
+"""Recordings: scanned, decoded once, split by group, and tolerant of damage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtgan.errors import UsageError
+from rtgan.train.data import load_corpus, scan
+
+soundfile = pytest.importorskip("soundfile")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    root = tmp_path / "data"
+    for top, count in (("speech", 20), ("noise", 20)):
+        (root / top).mkdir(parents=True)
+        for number in range(count):
+            soundfile.write(root / top / f"{top}_{number:02d}x.wav", rng.uniform(-0.5, 0.5, 1600), 16000, "PCM_16")
+    (root / "notes.txt").write_text("not audio")
+    entries = [{"file": "speech/speech_00x.wav", "licence": "CC0-1.0", "source": "my voice", "tier": "B"}]
+    (root / "manifest.json").write_text(json.dumps(entries))
+    return root
+
+
+def test_samples_survive_the_cache(folder: Path, tmp_path: Path) -> None:
+    corpus = load_corpus(folder, tmp_path / "cache", progress=False)
+    clip = next(c for c in corpus.clips if c.file == "noise/noise_03x.wav")
+    wanted, rate = soundfile.read(folder / clip.file, dtype="float32")
+    assert (clip.sample_rate_hz, clip.samples) == (rate, len(wanted))
+    assert np.array_equal(corpus.read(clip, 0, len(wanted)), wanted)
+    assert np.array_equal(corpus.read(clip, 1500, 200), np.concatenate((wanted[1500:], np.zeros(100, np.float32))))
+    assert np.array_equal(corpus.read(clip, 1500, 200, wrap=True), np.concatenate((wanted[1500:], wanted[:100])))
+
+
+def test_cache_is_reused_and_rebuilt_when_the_folder_changes(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    load_corpus(folder, cache, progress=False)
+    (made,) = cache.iterdir()
+    stamp = (made / "audio.i16").stat().st_mtime_ns
+    load_corpus(folder, cache, progress=False)
+    assert (made / "audio.i16").stat().st_mtime_ns == stamp
+    soundfile.write(folder / "noise" / "new.wav", np.full(800, 0.25), 8000, "PCM_16")
+    corpus = load_corpus(folder, cache, progress=False)
+    assert len(list(cache.iterdir())) == 2
+    assert any(c.file == "noise/new.wav" and c.samples == 800 for c in corpus.clips)
+
+
+def test_split_is_by_group_stable_and_two_sided(folder: Path) -> None:
+    first, again = scan(folder), scan(folder)
+    assert first == again
+    for role in ("speech", "noise"):
+        sides = {item["held_out"] for item in first if item["role"] == role}
+        assert sides == {True, False}
+    (folder / "speech" / "zz.wav").write_bytes((folder / "speech" / "speech_01x.wav").read_bytes())
+    before = {item["file"]: item["held_out"] for item in first}
+    assert all(before.get(item["file"], item["held_out"]) == item["held_out"] for item in scan(folder))
+
+
+def test_manifest_names_origin_and_weighs_tiers(folder: Path) -> None:
+    by_file = {item["file"]: item for item in scan(folder)}
+    named = by_file["speech/speech_00x.wav"]
+    assert (named["source"], named["licence"]) == ("my voice", "CC0-1.0")
+    assert named["weight"] < by_file["speech/speech_01x.wav"]["weight"]
+
+
+def test_damaged_files_are_left_out(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "noise" / "broken.flac").write_bytes(b"this is not audio")
+    corpus = load_corpus(folder, tmp_path / "cache", progress=False)
+    assert all(c.file != "noise/broken.flac" for c in corpus.clips)
+    assert "broken.flac" in capsys.readouterr().err
+
+
+def test_sources_add_up(folder: Path, tmp_path: Path) -> None:
+    sources = load_corpus(folder, tmp_path / "cache", progress=False).sources()
+    assert {"my voice", "speech", "noise"} == {s["name"] for s in sources}
+
+
+def test_bad_folders_get_one_sentence(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        scan(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no audio files under 'speech"):
+        scan(tmp_path / "empty")
+    (folder / "manifest.json").write_text("{oops")
+    with pytest.raises(UsageError, match="not a JSON list"):
+        scan(folder)

@@ -1,0 +1,86 @@
+"""Mixing: the same bits for a seed, the asked-for ratio, and both sides of the split kept apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtgan.errors import UsageError
+from rtgan.train.mixing import PLAIN, Mixer, MixSettings, active_level, generated_noise, generated_room
+
+SHORT = {"seconds": 0.5}
+
+
+def test_an_example_is_a_function_of_seed_and_number(corpus: Any) -> None:
+    settings = MixSettings(**SHORT, reverb_chance=0.5)
+    first, again = Mixer(corpus, settings, 5), Mixer(corpus, settings, 5)
+    for number in (3, 0, 3, 17):
+        a, b = first(number), again(number)
+        assert np.array_equal(a.noisy, b.noisy) and np.array_equal(a.clean, b.clean)
+    assert not np.array_equal(first(0).noisy, first(1).noisy)
+    assert not np.array_equal(first(0).noisy, Mixer(corpus, settings, 6)(0).noisy)
+
+
+def test_ratio_and_level_are_those_drawn(corpus: Any) -> None:
+    settings = MixSettings(
+        **SHORT, snr_db=(5.0, 5.0), level_db=(-30.0, -30.0), reverb_chance=0, clean_chance=0, speechless_chance=0
+    )
+    mixer = Mixer(corpus, settings, 1)
+    for number in range(6):
+        mix = mixer(number)
+        assert 20 * np.log10(active_level(mix.clean)) == pytest.approx(-30, abs=0.1)
+        ratio = active_level(mix.clean) / active_level(mix.noisy - mix.clean)
+        assert 20 * np.log10(ratio) == pytest.approx(5.0, abs=0.1)
+
+
+def test_examples_are_finite_float32_within_full_scale(corpus: Any) -> None:
+    mixer = Mixer(corpus, MixSettings(**SHORT, reverb_chance=0.5, level_db=(-10, 0)), 2)
+    for number in range(30):
+        mix = mixer(number)
+        for signal in (mix.noisy, mix.clean):
+            assert signal.dtype == np.float32 and signal.shape == (24000,) and bool(np.isfinite(signal).all())
+        assert np.max(np.abs(mix.noisy)) <= 1.0
+
+
+def test_speechless_examples_have_a_silent_target(corpus: Any) -> None:
+    mix = Mixer(corpus, MixSettings(**SHORT, speechless_chance=1.0), 1)(0)
+    assert not mix.clean.any() and mix.noisy.any()
+
+
+def test_held_out_recordings_are_never_drawn_for_training(corpus: Any) -> None:
+    rng = np.random.default_rng(0)
+    for role in ("speech", "noise"):
+        trained = {corpus.draw(rng, role, False).group for _ in range(200)}
+        held_out = {corpus.draw(rng, role, True).group for _ in range(200)}
+        assert trained and held_out and not trained & held_out
+
+
+def test_band_limit_acts_on_speech_and_noise_alike(corpus: Any) -> None:
+    mixer = Mixer(corpus, MixSettings(**SHORT, low_pass_chance=1.0, reverb_chance=0, speechless_chance=0), 4)
+    powers = []
+    for number in range(12):
+        power = np.abs(np.fft.rfft(mixer(number).noisy * np.hanning(24000))) ** 2
+        powers.append(power[11500:].sum() / power.sum())
+    assert max(powers) < 1e-3
+
+
+def test_generated_sounds_are_finite_and_audible() -> None:
+    for seed in range(40):
+        noise = generated_noise(np.random.default_rng(seed), 24000)
+        assert noise.shape == (24000,) and bool(np.isfinite(noise).all()) and noise.std() > 1e-3
+    room = generated_room(np.random.default_rng(0))
+    assert room[0] == 1.0 and bool(np.isfinite(room).all())
+
+
+@pytest.mark.parametrize("wrong", [{"reverb_chance": 1.5}, {"snr_db": [5, -5]}, {"seconds": 0}, {"speed": [1, 1, 1]}])
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        MixSettings(**wrong)
+
+
+def test_development_mixes_alter_nothing() -> None:
+    assert (
+        PLAIN.equaliser_db == 0 and PLAIN.alter_noise_chance == 0 and PLAIN.speed == PLAIN.noise_speed == (1.0, 1.0)
+    )
