@@ -60,6 +60,8 @@ def outside(text: str) -> list[str]:
     """
     module = llvm.parse_assembly(text)
     inside = {f.name for f in module.functions if not f.is_declaration}
+    if not inside:
+        raise RuntimeError("there is no code to look at: it came out of a cache")
     known = {f.name for f in module.functions}
     found = set()
     for function in module.functions:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from comparing import difference, worst  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402, N812
+from torch.nn import functional as F  # noqa: E402
 
 from rtgan.errors import RtganError  # noqa: E402
 from rtgan.generators.compile import compile, intermediate  # noqa: E402
@@ -79,7 +79,11 @@ class Gated(nn.Module):
         y = y + self.norm(z).reshape(1, 1, 33, 16).permute(0, 3, 1, 2)
         mask = torch.tanh(self.d(y)).squeeze(2)
         out = torch.stack(
-            [frame[:, 0] * mask[:, 0] - frame[:, 1] * mask[:, 1], frame[:, 1] * mask[:, 0] + frame[:, 0] * mask[:, 1]], 1
+            [
+                frame[:, 0] * mask[:, 0] - frame[:, 1] * mask[:, 1],
+                frame[:, 1] * mask[:, 0] + frame[:, 0] * mask[:, 1],
+            ],
+            1,
         )
         return out, torch.cat([window[:, :, 1:].reshape(1, -1), h.reshape(1, -1)], 1)
 
@@ -117,7 +121,11 @@ class Attending(nn.Module):
     def __init__(self, bins: int = 33, width: int = 32, length: int = 6) -> None:
         super().__init__()
         self.enter, self.qkv = nn.Linear(2 * bins, width), nn.Linear(width, 3 * width)
-        self.mix, self.up, self.down = nn.Linear(width, width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mix, self.up, self.down = (
+            nn.Linear(width, width),
+            nn.Linear(width, 4 * width),
+            nn.Linear(4 * width, width),
+        )
         self.n1, self.n2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.leave = nn.Linear(width, 2 * bins)
         self.width, self.length = width, length
@@ -314,7 +322,9 @@ def test_code_calls_nothing_outside_itself(name: str) -> None:
     kind, shapes = NETS[name]
     ir = intermediate(record(kind().eval(), [torch.zeros(s) for s in shapes]), CARRY)
     called = nn_jit.calls_of(ir)
-    assert called and all(c.startswith(("llvm.fmuladd.", "llvm.sqrt.", "llvm.fabs.", "llvm.prefetch.")) for c in called)
+    assert called and all(
+        c.startswith(("llvm.fmuladd.", "llvm.sqrt.", "llvm.fabs.", "llvm.prefetch.")) for c in called
+    )
     assert "alloca" not in ir
 
 

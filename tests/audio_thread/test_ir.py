@@ -1,0 +1,76 @@
+"""No function of the audio thread refers to the interpreter, the allocator or anything else not listed here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Leaf functions of the C library that neither allocate, lock, nor call the system.
+ALLOWED = {"exp", "log", "tan", "sin", "cos", "pow", "memcpy", "memmove", "memset"}
+#: Functions that call others through pointers; those others stand in this audit themselves, or are lowered
+#: generators, whose code has a check of its own.
+CALLS_THROUGH_POINTERS = {
+    "rtgan.engine.callback",
+    "rtgan.kernels.stft.stft_process",
+    "rtgan.plugins.denoise._process",
+    "rtgan.plugins.denoise._reset",
+    "rtgan.plugins.denoise._spectrum",
+    "rtgan.resampling._process",
+    "rtgan.resampling._reset",
+}
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    environment = {
+        **os.environ,
+        "RTGAN_CACHE_DIR": str(tmp_path_factory.mktemp("empty-cache")),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("audit.py"))], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def forbidden(name: str, calls: list[str]) -> list[str]:
+    return sorted(set(calls) - ALLOWED - ({"pointer"} if name in CALLS_THROUGH_POINTERS else set()))
+
+
+def test_nothing_on_the_audio_thread_reaches_outside(audit: dict[str, Any]) -> None:
+    found = {n: forbidden(n, calls) for n, calls in audit["calls"].items() if "planted" not in n}
+    assert len(found) >= 16
+    assert set(found) >= CALLS_THROUGH_POINTERS
+    assert {name: calls for name, calls in found.items() if calls} == {}
+
+
+@pytest.mark.parametrize(
+    "planted, symbol",
+    [
+        ("planted_allocation", "NRT_MemInfo_alloc_aligned"),
+        ("planted_error", "PyErr_SetString"),
+        ("planted_error", "numba_gil_ensure"),
+        ("planted_interpreter", "PySys_FormatStdout"),
+    ],
+)
+def test_what_is_planted_is_found(audit: dict[str, Any], planted: str, symbol: str) -> None:
+    name = f"__main__.{planted}"
+    assert symbol in forbidden(name, audit["calls"][name])
+
+
+def test_no_plugin_holds_a_function_that_is_not_audited(audit: dict[str, Any]) -> None:
+    escaped = dict(audit["escaped"])
+    assert len(escaped.pop("planted")) == 1, "a function compiled past `node` is noticed"
+    assert len(escaped) >= 5
+    assert {name: functions for name, functions in escaped.items() if functions} == {}
