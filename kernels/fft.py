@@ -23,13 +23,11 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from .native import NODES, f32p, i64p, inline, kernel
+from .native import NODES, cfunc, f32p, i64p, inline, intrinsic, kernel
 from .vector import LANES, WORD, Vectors, emitted
 
 # Words of the plan.
@@ -345,7 +343,7 @@ _SIX = types.void(*[types.int64] * 6)
 
 
 def _entry(function: Any) -> Any:
-    compiled = numba.cfunc(_SIX, cache=True, error_model="numpy", boundscheck=False)(function)
+    compiled = cfunc(_SIX, cache=True, error_model="numpy", boundscheck=False)(function)
     NODES[f"{function.__module__}.{function.__qualname__}"] = compiled
     return compiled
 
@@ -382,7 +380,7 @@ def _inverse(plan: int, re: int, im: int, x: int, first: int, scratch: int) -> N
     _join(zi, zr, x, first // 16 * 8, half)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _call(typingctx: Any, function: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
     """Call ``void (int64 x 6)`` at an address."""
 

@@ -240,3 +240,16 @@ def smaller(a: Any, b: Any) -> Any:
 def larger(a: Any, b: Any) -> Any:
     """The larger of two numbers; see `smaller`."""
     return a if a > b else b
+
+
+@intrinsic
+def call_stream(
+    typingctx: Any, function: Any, source: Any, target: Any, frames: Any, time_info: Any, flags: Any, user: Any
+) -> Any:
+    """Call a stream callback, ``int32 (6 x int64)``, at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        ftype = ir.FunctionType(ir.IntType(32), [ir.IntType(64)] * 6)
+        return builder.call(builder.inttoptr(args[0], ftype.as_pointer()), list(args[1:]))
+
+    return types.int32(*[types.int64] * 7), codegen

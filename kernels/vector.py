@@ -14,7 +14,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+
+from .native import intrinsic
 
 #: Lanes of a vector. Processors with narrower registers split it, wider ones leave half unused.
 LANES = 8
@@ -118,7 +119,7 @@ class Vectors:
         builder.position_at_end(after)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def square_root(typingctx: Any, x: Any) -> Any:
     """Take the square root of a float64 in one instruction; numba's own calls the C library."""
 

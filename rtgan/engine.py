@@ -9,7 +9,6 @@ very same function from Python to process arrays, which is why live and offline 
 from __future__ import annotations
 
 import ctypes
-import math
 import threading
 import time
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 from rtgan import events
 from rtgan.events import Record, Ring, ring_drop, ring_peek, ring_push
 from rtgan.graph import G_LATENCY, G_SERIAL, G_SETTLE, Graph, graph_reset, graph_run, graph_set
+from rtgan.kernels import levels, rings
+from rtgan.kernels.channels import deinterleave, interleave
 from rtgan.kernels.native import (
     NODES,
     cfunc,
@@ -37,21 +38,19 @@ from rtgan.kernels.native import (
     load_acquire,
     restore_denormals,
     smaller,
-    store_release,
     ticks,
 )
 from rtgan.memory import Arena, address_of
-from rtgan.params import CURRENT, PARAM_SLOTS, SMOOTHING, TARGET, param_next, param_set, param_settled
 
 # Integer words of an engine.
 (
-    E_MAX_BLOCK, E_CHANNELS, E_DEVICE_IN, E_DEVICE_OUT, E_IN_MAP, E_OUT_MAP, E_OUT_COUNT, E_WORK, E_NEXT_WORK,
-    E_DRY, E_POSITION, E_ACTIVE, E_NEXT, E_SWAP_AT, E_SWAP_FADE, E_INBOX, E_TELEMETRY, E_TAPE, E_FADE,
-    E_STOPPED, E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED,
-    E_METER_SAMPLES, E_TRACE, E_TRACE_MASK, E_FAULT_BLOCKS, E_LATE,
-) = range(32)  # fmt: skip
+    E_MAX_BLOCK, E_CHANNELS, E_DEVICE_IN, E_DEVICE_OUT, E_IN_MAP, E_OUT_MAP, E_AVERAGE, E_WORK, E_NEXT_WORK,
+    E_DRY, E_POSITION, E_ACTIVE, E_NEXT, E_SWAP_AT, E_SWAP_FADE, E_INBOX, E_TELEMETRY, E_TAPE, E_TAPE_FRAMES,
+    E_TAPE_MAP, E_FADE, E_FADE_SAMPLES, E_STOPPED, E_IN_METER, E_OUT_METER, E_METER_SAMPLES, E_LIMITER,
+    E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
+) = range(36)  # fmt: skip
 # Float words, behind the integer ones.
-F_IN_PEAK, F_OUT_PEAK, F_IN_SQUARE, F_OUT_SQUARE, F_LIMITER, F_CEILING, F_RELEASE = range(32, 39)
+F_CEILING, F_RELEASE = range(36, 38)
 E_MAILBOX = 48  # a cache line of its own: both threads write it
 _WORDS = 64
 
@@ -59,41 +58,34 @@ _METER_EVERY = 1024
 _CEILING = 10.0 ** (-0.1 / 20)
 _RELEASE_MS = 80.0
 
-# The tape: a ring of recorded frames, written by the audio thread and drained by the recorder.
-_T_WRITE, _T_READ, _T_MASK, _T_WIDTH, _T_DROPPED, _T_DATA = 0, 8, 16, 17, 18, 24
-
 
 @inline
 def _take_input(engine: Any, source: Any, n: Any) -> None:
     """Deinterleave the chosen channels; what is not a number becomes silence and is counted."""
     e = i64p(engine)
-    f = f64p(engine)
-    width = e[E_DEVICE_IN]
+    channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
-    peak = np.float32(0.0)
-    square = 0.0
-    for c in range(e[E_CHANNELS]):
-        work = f32p(e[E_WORK] + 4 * c * block)
-        dry = f32p(e[E_DRY] + 4 * c * block)
-        column = i64p(e[E_IN_MAP])[c]
-        if source == 0:
+    if source == 0:
+        for c in range(channels):
+            silent = f32p(e[E_WORK] + 4 * c * block)
             for i in range(n):
-                work[i] = 0.0
-                dry[i] = 0.0
-        else:
-            samples = f32p(source + 4 * column)
-            bits = i32p(source + 4 * column)
+                silent[i] = np.float32(0.0)
+    else:
+        deinterleave(source, e[E_DEVICE_IN], e[E_IN_MAP], e[E_WORK], channels, block, n)
+    for c in range(channels):
+        work = e[E_WORK] + 4 * c * block
+        if not levels.all_finite(work, n):
+            bits = i32p(work)
             for i in range(n):
-                x = samples[i * width]
-                if (bits[i * width] & 0x7F800000) == 0x7F800000:
-                    x = np.float32(0.0)
+                if (bits[i] & 0x7F800000) == 0x7F800000:
+                    bits[i] = 0
                     e[E_BAD_INPUT] += 1
-                work[i] = x
-                dry[i] = x
-                peak = larger(peak, abs(x))
-                square += x * x
-    f[F_IN_PEAK] = larger(f[F_IN_PEAK], peak)
-    f[F_IN_SQUARE] += square
+        levels.meter_add(e[E_IN_METER], work, n)
+        if e[E_TAPE] != 0:
+            samples = f32p(work)
+            dry = f32p(e[E_DRY] + 4 * c * block)
+            for i in range(n):
+                dry[i] = samples[i]
 
 
 @inline
@@ -139,21 +131,20 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             b[i] = a[i]
     graph_run(e[E_ACTIVE], io, n, telemetry, position)
     graph_run(e[E_NEXT], other, n, telemetry, position)
-    # The new graph is heard only once it has seen its latency and settling time of input. While it fades in,
-    # both carry the same source: equal gain, so that identical graphs null.
+    # The new graph is heard only once it has seen its latency and settling time of input. Graphs of the same
+    # delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
     begin = i64p(e[E_NEXT])[G_LATENCY] + i64p(e[E_NEXT])[G_SETTLE]
     length = e[E_SWAP_FADE]
     at = e[E_SWAP_AT]
+    first = larger(0, smaller(n, begin - at))
+    same = i64p(e[E_NEXT])[G_LATENCY] == i64p(e[E_ACTIVE])[G_LATENCY]
     for c in range(channels):
-        a = f32p(io + 4 * c * block)
-        b = f32p(other + 4 * c * block)
-        for i in range(n):
-            k = at + i - begin
-            if k >= length:
-                a[i] = b[i]
-            elif k > 0:
-                g = np.float32(k / length)
-                a[i] = a[i] + (b[i] - a[i]) * g
+        a = io + 4 * (c * block + first)
+        b = other + 4 * (c * block + first)
+        if same:
+            levels.fade_equal_gain(a, b, a, n - first, at + first - begin, length)
+        else:
+            levels.fade_equal_power(a, b, a, n - first, at + first - begin, length)
     e[E_SWAP_AT] = at + n
     if e[E_SWAP_AT] >= begin + length:
         old = i64p(e[E_ACTIVE])[G_SERIAL]
@@ -182,75 +173,26 @@ def _apply(engine: Any, record: Any) -> None:
         if done:
             ring_push(e[E_TELEMETRY], events.APPLIED, e[E_POSITION], words[2], serial, floats[4], 0.0, 0.0, 0.0)
     elif kind == events.FADE_OUT:
-        param_set(e[E_FADE], 0.0)
+        levels.ramp_set(e[E_FADE], 0.0, e[E_FADE_SAMPLES])
         e[E_STOPPED] = 0
     elif kind == events.FADE_IN:
-        param_set(e[E_FADE], 1.0)
+        levels.ramp_set(e[E_FADE], 1.0, e[E_FADE_SAMPLES])
         e[E_STOPPED] = 0
     elif kind == events.RESET and e[E_ACTIVE] != 0:
         graph_reset(e[E_ACTIVE])
 
 
 @inline
-def _limit(engine: Any, n: Any) -> None:
-    """Safety limiter: what stays below the ceiling passes untouched, to the bit."""
-    e = i64p(engine)
-    f = f64p(engine)
-    channels = e[E_CHANNELS]
-    block = e[E_MAX_BLOCK]
-    ceiling = f[F_CEILING]
-    release = f[F_RELEASE]
-    gain = f[F_LIMITER]
-    out_peak = f[F_OUT_PEAK]
-    square = f[F_OUT_SQUARE]
-    for i in range(n):
-        peak = 0.0
-        for c in range(channels):
-            peak = larger(peak, abs(float(f32p(e[E_WORK] + 4 * c * block)[i])))
-        if gain < 1.0:
-            gain += (1.0 - gain) * release
-            if gain > 0.99999:
-                gain = 1.0
-        if peak * gain > ceiling:
-            gain = ceiling / peak
-            e[E_LIMITED] += 1
-        if gain < 1.0:
-            g = np.float32(gain)
-            for c in range(channels):
-                f32p(e[E_WORK] + 4 * c * block)[i] *= g
-            peak *= gain
-        out_peak = larger(out_peak, peak)
-        square += peak * peak
-    f[F_LIMITER] = gain
-    f[F_OUT_PEAK] = out_peak
-    f[F_OUT_SQUARE] = square
-
-
-@inline
 def _record(engine: Any, n: Any) -> None:
     """Append dry and wet to the tape."""
     e = i64p(engine)
-    tape = e[E_TAPE]
-    if tape == 0:
-        return
-    t = i64p(tape)
-    write = t[_T_WRITE]
-    mask = t[_T_MASK]
-    if write + n - load_acquire(tape + 8 * _T_READ) > mask + 1:
-        t[_T_DROPPED] += n
+    if e[E_TAPE] == 0:
         return
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
-    width = t[_T_WIDTH]
-    data = f32p(tape + 8 * _T_DATA)
-    for c in range(channels):
-        dry = f32p(e[E_DRY] + 4 * c * block)
-        wet = f32p(e[E_WORK] + 4 * c * block)
-        for i in range(n):
-            at = ((write + i) & mask) * width
-            data[at + c] = dry[i]
-            data[at + channels + c] = wet[i]
-    store_release(tape + 8 * _T_WRITE, write + n)
+    # Dry and wet lie in one memory, the dry channels behind the wet ones' buffers: one map takes both.
+    interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], 2 * channels, n)
+    rings.ring_write(e[E_TAPE], e[E_TAPE_FRAMES], n)
 
 
 @inline
@@ -259,38 +201,23 @@ def _give_output(engine: Any, target: Any, n: Any) -> None:
     e = i64p(engine)
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
-    width = e[E_DEVICE_OUT]
-    fade = e[E_FADE]
-    if not (param_settled(fade) and f64p(fade)[CURRENT] == 1.0):
-        for i in range(n):
-            g = np.float32(param_next(fade))
-            if g < 1.0:
-                for c in range(channels):
-                    f32p(e[E_WORK] + 4 * c * block)[i] *= g
-        if param_settled(fade) and f64p(fade)[CURRENT] == 0.0 and e[E_STOPPED] == 0:
-            e[E_STOPPED] = 1
-            ring_push(e[E_TELEMETRY], events.STOPPED, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
+    levels.ramp_apply(e[E_FADE], e[E_WORK], channels, block, n)
+    fade = f64p(e[E_FADE])
+    if fade[levels.RAMP_REMAINING] <= 0.0 and fade[levels.RAMP_TARGET] == 0.0 and e[E_STOPPED] == 0:
+        e[E_STOPPED] = 1
+        ring_push(e[E_TELEMETRY], events.STOPPED, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
     if target == 0:
         return
-    out = f32p(target)
-    count = e[E_OUT_COUNT]
-    if count < width:
-        for i in range(n * width):
-            out[i] = 0.0
-    columns = i64p(e[E_OUT_MAP])
-    if count == 1 and channels > 1:
+    if e[E_AVERAGE] != 0:
         share = np.float32(1.0 / channels)
+        mono = f32p(e[E_WORK])
         for i in range(n):
-            x = np.float32(0.0)
-            for c in range(channels):
-                x += f32p(e[E_WORK] + 4 * c * block)[i]
-            out[i * width + columns[0]] = x * share
-    else:
-        for k in range(count):
-            work = f32p(e[E_WORK] + 4 * (k % channels) * block)
-            column = columns[k]
+            mono[i] *= share
+        for c in range(1, channels):
+            more = f32p(e[E_WORK] + 4 * c * block)
             for i in range(n):
-                out[i * width + column] = work[i]
+                mono[i] += more[i] * share
+    interleave(e[E_WORK], block, e[E_OUT_MAP], target, e[E_DEVICE_OUT], n)
 
 
 @inline
@@ -317,22 +244,26 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         _run_graphs(engine, start, stop - start)
         e[E_POSITION] += stop - start
         start = stop
-    _limit(engine, n)
+    channels = e[E_CHANNELS]
+    block = e[E_MAX_BLOCK]
+    e[E_LIMITED] += levels.limit(e[E_LIMITER], e[E_WORK], channels, block, n, f[F_CEILING], f[F_RELEASE])
+    for c in range(channels):
+        levels.meter_add(e[E_OUT_METER], e[E_WORK] + 4 * c * block, n)
     _record(engine, n)
     _give_output(engine, target, n)
     e[E_METER_SAMPLES] += n
     if e[E_METER_SAMPLES] >= _METER_EVERY:
-        samples = e[E_METER_SAMPLES]
+        into = f64p(e[E_IN_METER])
+        out = f64p(e[E_OUT_METER])
+        samples = e[E_METER_SAMPLES] * channels
         ring_push(
-            e[E_TELEMETRY], events.METER, e[E_POSITION], samples, 0,
-            f[F_IN_PEAK], f[F_OUT_PEAK],
-            f[F_IN_SQUARE] / (samples * e[E_CHANNELS]), f[F_OUT_SQUARE] / samples,
+            e[E_TELEMETRY], events.METER, e[E_POSITION], e[E_METER_SAMPLES], 0,
+            into[levels.METER_PEAK], out[levels.METER_PEAK],
+            into[levels.METER_SQUARES] / samples, out[levels.METER_SQUARES] / samples,
         )  # fmt: skip
         e[E_METER_SAMPLES] = 0
-        f[F_IN_PEAK] = 0.0
-        f[F_OUT_PEAK] = 0.0
-        f[F_IN_SQUARE] = 0.0
-        f[F_OUT_SQUARE] = 0.0
+        levels.meter_clear(e[E_IN_METER])
+        levels.meter_clear(e[E_OUT_METER])
 
 
 @cfunc(
@@ -373,16 +304,6 @@ def callback(source: Any, target: Any, frames: Any, time_info: Any, flags: Any, 
 
 
 NODES[f"{__name__}.callback"] = callback
-
-
-@kernel(types.int64(types.int64))
-def _load(address: Any) -> Any:
-    return load_acquire(address)
-
-
-@kernel(types.void(types.int64, types.int64))
-def _store(address: Any, value: Any) -> None:
-    store_release(address, value)
 
 
 @kernel(types.int64(types.int64, types.int64))
@@ -482,35 +403,47 @@ class Engine:
         self._words = words
         self._floats = words.view(np.float64)
         self.address = address_of(words)
-        self._in_map, self._out_map = arena.int64(len(in_map)), arena.int64(len(out_map))
-        self._in_map[:] = in_map
-        self._out_map[:] = out_map
-        self._buffers = arena.float32(3, channels, max_block)
+        columns = arena.int64(len(in_map))
+        columns[:] = in_map
+        # The output map answers for every column of the device: the chain's channel, or -1 for silence.
+        rows = arena.int64(self.device_out)
+        rows[:] = -1
+        for k, column in enumerate(out_map):
+            rows[column] = k % channels
+        # Three planar buffers in one piece: the chain's, the incoming graph's, the input as it came.
+        buffers = arena.float32(3, channels, max_block)
+        tape_map = arena.int64(2 * channels)
+        tape_map[:channels] = 2 * channels + np.arange(channels)
+        tape_map[channels:] = np.arange(channels)
         self.inbox = Ring(arena, 4096)
         self.telemetry = Ring(arena, 8192)
-        fade = arena.float64(PARAM_SLOTS)
-        fade[TARGET] = fade[CURRENT] = 1.0
-        fade[SMOOTHING] = round(self.FADE_MS * sample_rate_hz / 1000)
-        self._fade = fade
+        self._fade = arena.float64(levels.RAMP_WORDS)
+        self._fade[levels.RAMP_TARGET] = 1.0
+        self._limiter = arena.float64(1)
+        self._limiter[0] = 1.0
         words[E_MAX_BLOCK] = max_block
         words[E_CHANNELS] = channels
         words[E_DEVICE_IN] = self.device_in
         words[E_DEVICE_OUT] = self.device_out
-        words[E_IN_MAP] = address_of(self._in_map)
-        words[E_OUT_MAP] = address_of(self._out_map)
-        words[E_OUT_COUNT] = len(out_map)
-        words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(b) for b in self._buffers)
+        words[E_IN_MAP], words[E_OUT_MAP] = address_of(columns), address_of(rows)
+        words[E_AVERAGE] = len(out_map) == 1 and channels > 1
+        words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(b) for b in buffers)
         words[E_SWAP_FADE] = round(self.SWAP_FADE_MS * sample_rate_hz / 1000)
         words[E_INBOX] = self.inbox.address
         words[E_TELEMETRY] = self.telemetry.address
-        words[E_FADE] = address_of(fade)
-        self._floats[F_LIMITER] = 1.0
+        words[E_FADE] = address_of(self._fade)
+        words[E_FADE_SAMPLES] = round(self.FADE_MS * sample_rate_hz / 1000)
+        words[E_IN_METER] = address_of(arena.float64(levels.METER_WORDS))
+        words[E_OUT_METER] = address_of(arena.float64(levels.METER_WORDS))
+        words[E_LIMITER] = address_of(self._limiter)
         self._floats[F_CEILING] = _CEILING
-        self._floats[F_RELEASE] = 1.0 - math.exp(-1000.0 / (_RELEASE_MS * sample_rate_hz))
-        self.tape: Tape | None = None
+        self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)
+        self.tape: rings.Ring | None = None
         if tape_frames:
-            self.tape = Tape(arena, channels, tape_frames)
+            self.tape = rings.build(tape_frames, 2 * channels, allocate=arena.int64)
             words[E_TAPE] = self.tape.address
+            words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, 2 * channels))
+            words[E_TAPE_MAP] = address_of(tape_map)
         self.callback_address = int(callback.address)
         self._call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 6)(self.callback_address)
         self._graphs: dict[int, Graph] = {}
@@ -538,9 +471,7 @@ class Engine:
 
     def start_silent(self) -> None:
         """Begin at zero gain, so that the first sound fades in. Before the stream starts."""
-        self._fade[CURRENT] = 0.0
-        self._fade[TARGET] = 0.0
-        self._fade[3] = 0.0
+        self._fade[levels.RAMP_TARGET] = 0.0
         self._words[E_STOPPED] = 1
         self.send(Record(events.FADE_IN, 0))
 
@@ -566,7 +497,7 @@ class Engine:
             bad_input_samples=int(w[E_BAD_INPUT]),
             limited_samples=int(w[E_LIMITED]),
             telemetry_dropped=self.telemetry.dropped,
-            tape_dropped_frames=self.tape.dropped if self.tape else 0,
+            tape_dropped_frames=self.tape.overruns if self.tape else 0,
         )
 
     def forget_worst(self) -> None:
@@ -605,41 +536,3 @@ class Engine:
             out = np.empty((len(frames), self.device_out), np.float32)
         self._call(address_of(frames), address_of(out), len(frames), 0, 0, self.address)
         return out
-
-
-class Tape:
-    """Dry and wet frames on their way from the audio thread to a file [drained by one thread].
-
-    A frame holds the chain's dry channels, then its wet channels.
-    """
-
-    def __init__(self, arena: Arena, channels: int, frames: int) -> None:
-        if frames & (frames - 1):
-            raise ValueError("the length of a tape is a power of two")
-        self.width = 2 * channels
-        words = arena.int64(_T_DATA + frames * self.width // 2 + 1)
-        words[_T_MASK] = frames - 1
-        words[_T_WIDTH] = self.width
-        self._words = words
-        self._frames = words[_T_DATA:].view(np.float32)[: frames * self.width].reshape(frames, self.width)
-        self.address = address_of(words)
-
-    @property
-    def dropped(self) -> int:
-        """Frames lost because nobody drained."""
-        return int(self._words[_T_DROPPED])
-
-    def take(self) -> NDArray[np.float32]:
-        """A copy of the frames that have arrived, (frames, 2 * channels)."""
-        write = _load(self.address + 8 * _T_WRITE)
-        read = int(self._words[_T_READ])
-        mask = int(self._words[_T_MASK])
-        first, last = read & mask, write & mask
-        if read == write:
-            return np.empty((0, self.width), np.float32)
-        if first < last:
-            frames: NDArray[Any] = self._frames[first:last].copy()
-        else:
-            frames = np.concatenate([self._frames[first:], self._frames[:last]])
-        _store(self.address + 8 * _T_READ, write)
-        return frames

@@ -16,7 +16,8 @@ from typing import Any
 
 from rtgan.errors import UsageError
 from rtgan.events import FAULT, RECOVERED, ring_push
-from rtgan.kernels.native import call_node, f32p, f64p, i32p, i64p, inline, larger, smaller
+from rtgan.kernels import levels
+from rtgan.kernels.native import call_node, f32p, f64p, i64p, inline, smaller
 from rtgan.memory import Arena, address_of
 from rtgan.params import (
     CURRENT,
@@ -44,18 +45,14 @@ _N_WORDS = 24
 _N_BYTES = 8 * _N_WORDS
 
 _ACTIVE, _HELD, _WARMING = 0, 1, 2
-_EXPONENT = 0x7F800000
-_MAGNITUDE = 0x7FFFFFFF
 
 
 @inline
 def _all_finite(io: Any, stride: Any, channels: Any, n: Any) -> Any:
-    largest = 0
+    good = True
     for c in range(channels):
-        bits = i32p(io + 4 * c * stride)
-        for i in range(n):
-            largest = larger(largest, bits[i] & _MAGNITUDE)
-    return largest < _EXPONENT
+        good = good and levels.all_finite(io + 4 * c * stride, n)
+    return good
 
 
 @inline

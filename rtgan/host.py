@@ -46,6 +46,8 @@ class Stats:
         Time used over time available: mean since the last reading, and the worst callback since the start.
     xruns : int
         Blocks that the device lost or repeated.
+    slips : int
+        How often the clocks of two different devices had to be brought together again.
     faults : dict of str to int
         Non-finite outputs by plugin.
     bad_input, limited : int
@@ -62,6 +64,7 @@ class Stats:
     load: float = 0.0
     worst_load: float = 0.0
     xruns: int = 0
+    slips: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     bad_input: int = 0
     limited: int = 0
@@ -360,6 +363,7 @@ class Host:
             load=load,
             worst_load=worst,
             xruns=counters.xruns,
+            slips=self._stream.slips if self._stream else 0,
             faults=self._graph.faults,
             bad_input=counters.bad_input_samples,
             limited=counters.limited_samples,
@@ -371,6 +375,8 @@ class Host:
         """Delay by part: device in, each plugin, device out."""
         device: tuple[float, float] | None = self._stream.latency_ms() if self._stream else None
         parts: dict[str, float | None] = {"device in": device[0] if device else None}
+        if self._stream and self._stream.ring_ms:
+            parts["ring"] = self._stream.ring_ms
         for label, samples in self._graph.parts:
             if samples:
                 parts[label] = samples / self.sample_rate_hz * 1000

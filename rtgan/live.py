@@ -129,9 +129,7 @@ def _announce(host: Host) -> None:
             flush=True,
         )
         if host.input.name != host.output.name and not ("JACK" in host.input.api and "JACK" in host.output.api):
-            print(
-                "input and output are different devices: their clocks drift, slips are counted as xruns", flush=True
-            )
+            print("input and output are different devices: their clocks drift apart, each slip is counted", flush=True)
     for notice in host.notices:
         print(notice, flush=True)
     if sys.stdout.isatty():
@@ -156,14 +154,18 @@ def _status(stats: Stats) -> str:
         f"in {_bar(stats.in_db)} {max(stats.in_db, -99):5.1f}"
         f"  out {_bar(stats.out_db)} {max(stats.out_db, -99):5.1f} dBFS"
         f"  load {stats.load * 100:4.1f}% worst {stats.worst_load * 100:4.0f}%"
-        f"  latency {_latency(stats.latency_ms)}  xruns {stats.xruns}  faults {faults}"
+        f"  latency {_latency(stats.latency_ms)}  xruns {stats.xruns}{_slips(stats)}  faults {faults}"
     )
+
+
+def _slips(stats: Stats) -> str:
+    return f" slips {stats.slips}" if stats.slips else ""
 
 
 def _summary(stats: Stats) -> str:
     return (
         f"{stats.seconds:.1f} s played, load {stats.load * 100:.1f}% worst {stats.worst_load * 100:.0f}%, "
-        f"latency {_latency(stats.latency_ms)}, xruns {stats.xruns}, faults {sum(stats.faults.values())}"
+        f"latency {_latency(stats.latency_ms)}, xruns {stats.xruns}{_slips(stats)}, faults {sum(stats.faults.values())}"
     )
 
 

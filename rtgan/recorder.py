@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rtgan.engine import Tape
 from rtgan.io.files import Take, keep_older
+from rtgan.kernels.rings import Ring
 
 
 class Recorder:
@@ -16,7 +16,7 @@ class Recorder:
     the wet file bit for bit.
     """
 
-    def __init__(self, path: Path, tape: Tape, sample_rate_hz: int, channels: int) -> None:
+    def __init__(self, path: Path, tape: Ring, sample_rate_hz: int, channels: int) -> None:
         self.path = path
         self._tape = tape
         self._channels = channels
@@ -37,7 +37,7 @@ class Recorder:
 
     def drain(self) -> None:
         """Move what has arrived to the files."""
-        frames = self._tape.take()
+        frames = self._tape.read()
         self.dry.append(frames[:, : self._channels])
         self.wet.append(frames[:, self._channels :])
 

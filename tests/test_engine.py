@@ -236,7 +236,7 @@ def test_the_tape_holds_dry_and_wet_from_the_first_sample() -> None:
     for start in range(0, len(sound), 5000):
         outs.append(run(engine, sound[start : start + 5000]))
         assert engine.tape is not None
-        takes.append(engine.tape.take())
+        takes.append(engine.tape.read())
     tape = np.concatenate(takes)
     assert np.array_equal(tape[:, 0], sound[:, 0])
     plain, _ = engine_with(chain("gain", gain={"gain_db": -6.0}))
@@ -306,6 +306,6 @@ def test_reset_equals_a_fresh_activation() -> None:
     expected = run(fresh, sound)
     engine, _ = engine_with(chain(*names))
     run(engine, column(speechlike(0.5, seed=9)) * 3)
-    engine._floats[36] = 1.0  # the safety limiter is the engine's own, not a node
+    engine._limiter[0] = 1.0  # the safety limiter is the engine's own, not a node
     engine.send(Record(events.RESET, events.NOW))
     assert np.array_equal(run(engine, sound), expected)

@@ -26,7 +26,7 @@ _SNR_DB = 6.0
 
 
 def _speech() -> NDArray[np.float32]:
-    parts = [np.zeros(RATE_HZ // 2, np.float32)]
+    parts: list[NDArray[np.float32]] = [np.zeros(RATE_HZ // 2, np.float32)]
     with tempfile.TemporaryDirectory() as folder:
         for number, (voice, text) in enumerate(_LINES):
             path = Path(folder) / f"{number}.wav"
@@ -35,7 +35,7 @@ def _speech() -> NDArray[np.float32]:
             parts += [convert(samples, rate, RATE_HZ)[0], np.zeros(RATE_HZ // 2, np.float32)]
     voice = np.concatenate(parts)
     voice = np.pad(voice, (0, max(0, int(_SECONDS * RATE_HZ) - len(voice))))[: int(_SECONDS * RATE_HZ)]
-    return (voice / np.abs(voice).max()).astype(np.float32)
+    return np.asarray(voice / np.abs(voice).max(), np.float32)
 
 
 def _noise(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -44,14 +44,14 @@ def _noise(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
     white = np.fft.rfft(rng.standard_normal(length))
     fan = np.fft.irfft(white / np.sqrt(1 + (hz / 300) ** 2), length) * (1 + 0.2 * np.sin(2 * np.pi * 0.7 * t))
     hiss = np.fft.irfft(np.fft.rfft(rng.standard_normal(length)) * (hz > 2000), length)
-    hum = sum(np.sin(2 * np.pi * 50 * k * t + k) / k for k in range(1, 9))
+    hum = np.sum([np.sin(2 * np.pi * 50 * k * t + k) / k for k in range(1, 9)], axis=0)
     street = np.fft.irfft(np.fft.rfft(rng.standard_normal(length)) * np.exp(-(((hz - 500) / 350) ** 2)), length)
     street *= 0.5 + 0.5 * np.sin(2 * np.pi * 0.13 * t + 2) ** 2
 
     def even(x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(x / np.sqrt(np.mean(x**2)))
 
-    return np.asarray(even(fan) + 0.25 * even(hiss) + 0.3 * even(np.asarray(hum)) + 0.6 * even(street))
+    return np.asarray(even(fan) + 0.25 * even(hiss) + 0.3 * even(hum) + 0.6 * even(street))
 
 
 def main() -> None:

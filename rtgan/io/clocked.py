@@ -24,6 +24,8 @@ class ClockedStream:
     """
 
     jack = False
+    ring_ms = 0.0
+    slips = 0
 
     def __init__(self, engine: Engine, frames: NDArray[np.float32], block: int) -> None:
         self._engine = engine

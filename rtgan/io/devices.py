@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rtgan.errors import RtganError, UsageError
+from rtgan.io.bridge import Bridge
 
 _CLOSE_S = 2.0
+_SPLIT_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,9 @@ class Stream:
         Channels to open.
     callback, userdata : int
         Addresses of the engine's callback and of the engine.
+    split : bool
+        Use two streams and a ring between them (see `rtgan.io.bridge`) even for one device. Different devices
+        always get them, but on JACK.
     """
 
     def __init__(
@@ -165,32 +170,53 @@ class Stream:
         output_channels: int,
         callback: int,
         userdata: int,
+        split: bool = False,
     ) -> None:
         sd = _sounddevice()
         ffi = sd._ffi
         self._error = sd.PortAudioError
         self.jack = "JACK" in output.api
-        try:
-            self._stream = sd._StreamBase(
-                kind="duplex",
+        self.rate_hz = rate_hz
+        self.bridge: Bridge | None = None
+
+        def open_one(kind: str, device: Any, channels: Any, dtype: Any, function: int, user: int) -> Any:
+            return sd._StreamBase(
+                kind=kind,
                 samplerate=rate_hz,
                 blocksize=block,
-                device=(input.index, output.index),
-                channels=(input_channels, output_channels),
-                dtype=("float32", "float32"),
+                device=device,
+                channels=channels,
+                dtype=dtype,
                 latency="low",
                 clip_off=True,
                 dither_off=True,
-                callback=ffi.cast("PaStreamCallback *", callback),
-                userdata=ffi.cast("void *", userdata),
+                callback=ffi.cast("PaStreamCallback *", function),
+                userdata=ffi.cast("void *", user),
             )
+
+        # PortAudio waits for two devices in turn and breaks up when they drift; JACK has one clock for all.
+        together = input.index == output.index or (self.jack and input.api == output.api)
+        try:
+            if together and not split:
+                devices = (input.index, output.index)
+                channels = (input_channels, output_channels)
+                self._streams = [open_one("duplex", devices, channels, ("float32", "float32"), callback, userdata)]
+            else:
+                fill = 2 * (block or _SPLIT_BLOCK)
+                self.bridge = Bridge(callback, userdata, input_channels, output_channels, fill)
+                ends = self.bridge
+                self._streams = [
+                    open_one("input", input.index, input_channels, "float32", ends.take_address, ends.address),
+                    open_one("output", output.index, output_channels, "float32", ends.give_address, ends.address),
+                ]
         except (sd.PortAudioError, ValueError) as problem:
             raise RtganError(_why(problem, input, output, rate_hz, input_channels, output_channels)) from None
 
     def start(self) -> None:
         """Begin; the callback runs from now on."""
         try:
-            self._stream.start()
+            for stream in self._streams:
+                stream.start()
         except self._error as problem:
             raise RtganError(f"the audio stream does not start: {problem}") from None
 
@@ -208,18 +234,19 @@ class Stream:
         return not closer.is_alive()
 
     def _close(self) -> None:
-        try:
-            self._stream.stop()
-            self._stream.close()
-        except self._error:
-            # The device or its server has gone: there is nothing left to stop.
-            self._stream.close(ignore_errors=True)
+        for stream in reversed(self._streams):
+            try:
+                stream.stop()
+                stream.close()
+            except self._error:
+                # The device or its server has gone: there is nothing left to stop.
+                stream.close(ignore_errors=True)
 
     @property
     def active(self) -> bool:
         """Whether the callback is being called."""
         try:
-            return bool(self._stream.active)
+            return all(stream.active for stream in self._streams)
         except self._error:
             return False
 
@@ -227,8 +254,21 @@ class Stream:
         """What the device says of its input and output latency; None on JACK, where PortAudio is wrong."""
         if self.jack:
             return None
-        seconds = self._stream.latency
+        if self.bridge is None:
+            seconds = self._streams[0].latency
+        else:
+            seconds = self._streams[0].latency, self._streams[1].latency
         return seconds[0] * 1000, seconds[1] * 1000
+
+    @property
+    def ring_ms(self) -> float:
+        """What the ring between two devices holds on purpose."""
+        return self.bridge.fill / self.rate_hz * 1000 if self.bridge else 0.0
+
+    @property
+    def slips(self) -> int:
+        """How often two devices' clocks had to be brought together again."""
+        return self.bridge.slips if self.bridge else 0
 
 
 def _why(problem: Exception, input: Device, output: Device, rate_hz: int, ins: int, outs: int) -> str:
