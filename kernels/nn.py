@@ -27,11 +27,6 @@ Floats = NDArray[np.float32]
 #: per-channel constant for the lanes of ``v``.
 Post = Callable[[Code, Vec, Callable[[int], Vec]], Vec]
 
-#: Code distance of the weight prefetch, in floats: hardware prefetchers stop at page borders, and a frame's
-#: weights are cold after a sleep.
-_PREFETCH = 512
-
-
 def _pow2(n: int) -> int:
     return 1 << max(0, (n - 1).bit_length())
 
@@ -82,7 +77,10 @@ def elementwise(
     full, rest = divmod(count, e.machine.lanes)
 
     def run(indices: list[str]) -> None:
-        here = [e.at(p, *((i, s[d]) for i, d in zip(indices, outer, strict=True))) for p, s in zip(pointers, steps, strict=True)]
+        here = [
+            e.at(p, *((i, s[d]) for i, d in zip(indices, outer, strict=True)))
+            for p, s in zip(pointers, steps, strict=True)
+        ]
 
         def chunk(at: list[str], n: int) -> None:
             values = [e.load_strided(p, s, n) for p, s in zip(at[1:], strides[1:], strict=True)]
@@ -147,10 +145,9 @@ def contract(
     e: Code,
     extents: Sequence[tuple[int, int]],
     xs: list[str],
-    w: str,
+    streams: list[str],
     sums: list[list[Vec]],
     stride: int | None = None,
-    prefetch: int = 0,
 ) -> list[list[Vec]]:
     """``sums[r][j] += x[r][k] * w[k][j]`` over a nest of ``k``.
 
@@ -158,13 +155,17 @@ def contract(
     ----------
     extents
         (count, stride of x) of each loop over ``k``, outermost first.
-    xs, w
-        Addresses of the rows and of the weights, ``stride`` floats from one ``k`` to the next.
+    xs
+        Addresses of the rows.
+    streams
+        Addresses of the weights; each holds the vectors of an equal share of the sums, ``stride`` floats from one
+        ``k`` to the next. Weights that come from memory come faster in a few streams than in one.
     sums
         Accumulators, one vector of weights wide each.
     """
     rows, vectors, width = len(sums), len(sums[0]), sums[0][0].n
-    step = vectors * width if stride is None else stride
+    share = vectors // len(streams)
+    step = share * width if stride is None else stride
     total = int(np.prod([n for n, _ in extents]))
     # Fused multiply-add has a latency of about eight issue slots: short rows of sums are split in parallel ones.
     split = max(1, min(4, 8 // (rows * vectors), extents[-1][0], total))
@@ -180,20 +181,22 @@ def contract(
         it = iter(flat)
         return [[[next(it) for _ in range(vectors)] for _ in range(rows)] for _ in range(split)]
 
-    def one(at: list[str], weights: str, k: int, x_step: int, values: list[list[list[Vec]]]) -> None:
-        ws = [e.load(e.at(weights, k * step + j * width), width) for j in range(vectors)]
+    def one(at: list[str], weights: list[str], k: int, x_step: int, values: list[list[list[Vec]]]) -> None:
+        ws = [e.load(e.at(weights[j // share], k * step + j % share * width), width) for j in range(vectors)]
         for r in range(rows):
             x = e.splat(e.load(e.at(at[r], k * x_step)), width)
             for j in range(vectors):
                 values[k % split][r][j] = e.fma(x, ws[j], values[k % split][r][j])
 
-    def level(depth: int, at: list[str], weights: str, flat: list[Vec]) -> list[Vec]:
+    def level(depth: int, at: list[str], weights: list[str], flat: list[Vec]) -> list[Vec]:
         count, x_step = extents[depth]
         below = int(np.prod([n for n, _ in extents[depth + 1 :]]))
         if depth < len(extents) - 1:
             return e.loop(
                 count,
-                lambda i, c: level(depth + 1, [e.at(p, (i, x_step)) for p in at], e.at(weights, (i, below * step)), c),
+                lambda i, c: level(
+                    depth + 1, [e.at(p, (i, x_step)) for p in at], [e.at(p, (i, below * step)) for p in weights], c
+                ),
                 flat,
             )
         unroll = split * max(1, min(count, 32 // max(1, rows * vectors), 8) // split)
@@ -201,10 +204,7 @@ def contract(
         def body(i: str, carried: list[Vec]) -> list[Vec]:
             values = unpack(carried)
             here = [e.at(p, (i, unroll * x_step)) for p in at]
-            there = e.at(weights, (i, unroll * step))
-            if prefetch:
-                for line in range(0, unroll * step, 16):
-                    e.prefetch(e.at(there, prefetch + line))
+            there = [e.at(p, (i, unroll * step)) for p in weights]
             for k in range(unroll):
                 one(here, there, k, x_step, values)
             return pack(values)
@@ -214,10 +214,10 @@ def contract(
         values = unpack(flat)
         for k in range(count - whole * unroll):
             at_k = whole * unroll + k
-            one([e.at(p, at_k * x_step) for p in at], e.at(weights, at_k * step), 0, 0, values)
+            one([e.at(p, at_k * x_step) for p in at], [e.at(p, at_k * step) for p in weights], 0, 0, values)
         return pack(values)
 
-    values = unpack(level(0, xs, w, pack(state)))
+    values = unpack(level(0, xs, streams, pack(state)))
     return [[e.sum(values[s][r][j] for s in range(split)) for j in range(vectors)] for r in range(rows)]
 
 
@@ -275,7 +275,6 @@ def linear(
     depth = int(np.prod([n for n, _ in inputs]))
     panel = plan.vectors * plan.width
     whole = outputs // panel
-    prefetch = _PREFETCH if w_stride is None and depth * outputs > 16384 and plan.rows == 1 else 0
 
     def tile(block: int, xs0: str, out0: str, w0: str, column: tuple[str, int] | int, count: int) -> None:
         """``count`` outputs of ``block`` rows; ``column`` says where they begin."""
@@ -299,13 +298,13 @@ def linear(
             at_bias = place(bias)
             begin = [e.load(e.at(at_bias, j * plan.width), plan.width) for j in range(vectors)]
         xs = [e.at(xs0, r * x_row) for r in range(block)]
-        sums = contract(e, inputs, xs, w0, [list(begin) for _ in range(block)], w_stride, prefetch)
+        sums = contract(e, inputs, xs, [w0], [list(begin) for _ in range(block)], w_stride)
         finish(block, out0, column, 0, sums, taken)
 
     def narrow(block: int, xs0: str, out0: str, w0: str, column: tuple[str, int] | int, at: int, width: int) -> None:
         start = e.const(width, 0.0) if bias is None else e.load(e.at(bias, column, at), width)
         xs = [e.at(xs0, r * x_row) for r in range(block)]
-        sums = contract(e, inputs, xs, e.at(w0, at), [[start] for _ in range(block)], w_stride)
+        sums = contract(e, inputs, xs, [e.at(w0, at)], [[start] for _ in range(block)], w_stride)
         finish(block, out0, column, at, sums, [width])
 
     def finish(
@@ -444,7 +443,7 @@ def pack_recurrent(
     Returns
     -------
     (weights, biases)
-        Weights [slice][input, then hidden][gate][unit], biases [slice][gate][unit]; a GRU has a fourth bias,
+        Weights [gate][slice][input, then hidden][unit], biases [slice][gate][unit]; a GRU has a fourth bias,
         that of n's hidden part, which its reset gate multiplies.
     """
     hidden = w_hidden.shape[1]
@@ -461,13 +460,15 @@ def pack_recurrent(
         part = values[:, first : first + units]
         return np.pad(part, [(0, 0), (0, units - part.shape[1])] + [(0, 0)] * (part.ndim - 2))
 
-    weights, offsets = [], []
+    weights: list[list[Floats]] = [[] for _ in range(gates)]
+    offsets = []
     for first, vectors in cut.spans():
         units = vectors * cut.width
         for matrix in (wi, wh):
-            weights.append(padded(matrix, first, units).transpose(2, 0, 1).ravel())
+            for gate, part in zip(weights, padded(matrix, first, units), strict=True):
+                gate.append(part.T.ravel())
         offsets.append(padded(biases.astype(np.float32), first, units).ravel())
-    return np.concatenate(weights).astype(np.float32), np.concatenate(offsets).astype(np.float32)
+    return np.concatenate([part for gate in weights for part in gate]).astype(np.float32), np.concatenate(offsets)
 
 
 def recurrent(
@@ -506,34 +507,28 @@ def recurrent(
     cut = Slices.of(e.machine, hidden)
     width = cut.width
     sums_of = 4
-    bulk = (inputs + hidden) * gates
-    prefetch = _PREFETCH if bulk * hidden > 16384 and batch == 1 else 0
+    depth = inputs + hidden
+    region = depth * (cut.full * cut.vectors + cut.last) * width
     most = e.machine.registers * 3 // 4
-    block = max(1, min(batch, most // (sums_of * cut.vectors))) if cut.full * cut.vectors + cut.last == cut.vectors else 1
-    half = 0.5
-
+    block = (
+        max(1, min(batch, most // (sums_of * cut.vectors))) if cut.full * cut.vectors + cut.last == cut.vectors else 1
+    )
     def soft(v: Vec) -> Vec:
-        return e.fma(e.tanh(v), e.const(v.n, half), e.const(v.n, half))
+        half = e.const(v.n, 0.5)
+        return e.fma(e.tanh(v), half, half)
 
     def slice_of(rows: int, xs: list[str], hs: list[str], cs: list[str], ys: list[str], hns: list[str], cns: list[str],
-                 weights: str, biases: str, first: tuple[str, int] | int, vectors: int, taken: list[int]) -> None:  # fmt: skip
+                 weights: list[str], biases: str, first: tuple[str, int] | int, taken: list[int]) -> None:  # fmt: skip
+        vectors = len(taken)
         span = vectors * width
         start = [[e.load(e.at(biases, g * span + j * width), width) for j in range(vectors)] for g in range(4)]
+        begin = [v for gate in start[:gates] for v in gate]
+        sums = contract(e, [(inputs, x[3])], xs, weights, [list(begin) for _ in range(rows)])
+        kept = [row[2 * vectors :] for row in sums]
         if gates == 3:
-            # r, z and n's input part, then r, z and n's hidden part: the reset gate multiplies the latter alone.
-            sums = contract(
-                e, [(inputs, x[3])], xs, weights, [[*start[0], *start[1], *start[2]] for _ in range(rows)], None, prefetch
-            )
-            kept = [row[2 * vectors :] for row in sums]
-            sums = contract(
-                e, [(hidden, 1)], hs, e.at(weights, inputs * 3 * span), [[*row[: 2 * vectors], *start[3]] for row in sums],
-                None, prefetch,
-            )  # fmt: skip
-        else:
-            flat = [v for g in start for v in g]
-            sums = contract(e, [(inputs, x[3])], xs, weights, [list(flat) for _ in range(rows)], None, prefetch)
-            sums = contract(e, [(hidden, 1)], hs, e.at(weights, inputs * 4 * span), sums, None, prefetch)
-            kept = []
+            # The reset gate multiplies n's hidden part alone, which is therefore summed apart from its input part.
+            sums = [[*row[: 2 * vectors], *start[3]] for row in sums]
+        sums = contract(e, [(hidden, 1)], hs, [e.at(p, inputs * span) for p in weights], sums)
         for r in range(rows):
             for j, count in enumerate(taken):
                 gate = [sums[r][g * vectors + j] for g in range(gates)]
@@ -550,20 +545,23 @@ def recurrent(
                 for target in (ys[r], *([hns[r]] if hns else [])):
                     e.store_some(e.at(target, first, j * width), state, count)
 
-    def step(rows: int, xs: list[str], hs: list[str], cs: list[str], ys: list[str], hns: list[str], cns: list[str]) -> None:
+    def step(
+        rows: int, xs: list[str], hs: list[str], cs: list[str], ys: list[str], hns: list[str], cns: list[str]
+    ) -> None:
         span = cut.vectors * width
 
         def body(i: str, carried: list[Vec]) -> list[Vec]:
-            slice_of(rows, xs, hs, cs, ys, hns, cns, e.at(w, (i, bulk * span)), e.at(b, (i, 4 * span)), (i, span),
-                     cut.vectors, [width] * cut.vectors)  # fmt: skip
+            weights = [e.at(w, g * region, (i, depth * span)) for g in range(gates)]
+            taken = [width] * cut.vectors
+            slice_of(rows, xs, hs, cs, ys, hns, cns, weights, e.at(b, (i, 4 * span)), (i, span), taken)
             return carried
 
         e.loop(cut.full, body)
         done = cut.full * span
         if done < hidden:
             taken = [min(width, hidden - done - j * width) for j in range(cut.last)]
-            slice_of(rows, xs, hs, cs, ys, hns, cns, e.at(w, cut.full * bulk * span), e.at(b, cut.full * 4 * span), done,
-                     cut.last, taken)  # fmt: skip
+            weights = [e.at(w, g * region + cut.full * depth * span) for g in range(gates)]
+            slice_of(rows, xs, hs, cs, ys, hns, cns, weights, e.at(b, cut.full * 4 * span), done, taken)
 
     def chains(rows: int, index: str | int) -> None:
         def of(operand: tuple[str, Any], r: int) -> str:
@@ -777,7 +775,10 @@ def matmul(
     m, k, n = size
 
     def one(i: list[str]) -> None:
-        at = [e.at(p, *((index, lead[d][1 + which]) for d, index in enumerate(i))) for which, p in enumerate((out[0], x[0], y[0]))]
+        at = [
+            e.at(p, *((index, lead[d][1 + which]) for d, index in enumerate(i)))
+            for which, p in enumerate((out[0], x[0], y[0]))
+        ]
         linear(e, [(m, x[1], out[1])], [(k, x[2])], n, at[0], out[2], at[1], at[2], None, w_stride=y[1])
 
     e.nest([c for c, *_ in lead], one)
@@ -829,14 +830,19 @@ def reduce(
 
                 def body(k: str, s: list[Vec]) -> list[Vec]:
                     here = e.at(at, (k, chains * width * stride))
-                    return [combine(e, e.load_strided(e.at(here, c * width * stride), stride, width), v) for c, v in enumerate(s)]
+                    return [
+                        combine(e, e.load_strided(e.at(here, c * width * stride), stride, width), v)
+                        for c, v in enumerate(s)
+                    ]
 
                 sums = e.loop(full // chains, body, sums)
                 for k in range(full // chains * chains, full):
                     sums[0] = combine(e, e.load_strided(e.at(at, k * width * stride), stride, width), sums[0])
                 for start, n in pieces(rest, width):
                     part = e.load_strided(e.at(at, (full * width + start) * stride), stride, n)
-                    sums[-1] = combine(e, e._insert(e.const(width, neutral), part, 0) if n < width else part, sums[-1])
+                    sums[-1] = combine(
+                        e, e._insert(e.const(width, neutral), part, 0) if n < width else part, sums[-1]
+                    )
                 return sums
 
             sums = level(0, source, [e.const(width, neutral)] * chains)
@@ -939,7 +945,9 @@ def normalise(
 
     def one(i: list[str]) -> None:
         target, source = (e.at(p, *((k, rows[d][1 + s]) for d, k in enumerate(i))) for s, p in enumerate((out, x)))
-        gain, shift = (None if p is None else e.at(p, *((k, rows[d][3]) for d, k in enumerate(i))) for p in (weight, bias))
+        gain, shift = (
+            None if p is None else e.at(p, *((k, rows[d][3]) for d, k in enumerate(i))) for p in (weight, bias)
+        )
         total = row.fold(source, 0.0, 0.0, lambda _, v, s, k: e.add(v, s), e.add)
         mean = e.splat(e.mul(total, e.const(1, 1.0 / n)), w)
 
@@ -1119,9 +1127,7 @@ FUNCTIONS: dict[str, Callable[..., Vec]] = {
     "hardsigmoid": _hard_sigmoid,
     "hardswish": lambda e, x: e.mul(x, _hard_sigmoid(e, x)),
     "log_sigmoid": _log_sigmoid,
-    "threshold": lambda e, x, edge, value: e.select(
-        e.compare("ogt", x, e.const(x.n, edge)), x, e.const(x.n, value)
-    ),
+    "threshold": lambda e, x, edge, value: e.select(e.compare("ogt", x, e.const(x.n, edge)), x, e.const(x.n, value)),
     "finite": _finite,
 }
 
@@ -1160,7 +1166,7 @@ class Layer:
 
 
 def compile_layer(emit: Callable[[Code], None], pointers: int) -> Layer:
-    """Compile ``emit(code)`` for this machine as ``void layer(float *p0, float *p1, ...)``. [main thread]"""
+    """Compile ``emit(code)`` for this machine as ``void layer(float *p0, float *p1, ...)`` [main thread]."""
     code = Code(Machine.host(), pointers)
     emit(code)
     functions = nn_jit.Functions()

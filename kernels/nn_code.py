@@ -3,7 +3,7 @@
 A layer is emitted for its exact shape: loops with literal bounds, accumulators as SSA values, vectors as wide
 as the machine's registers. Nothing is left to an auto-vectoriser, which gives up as soon as many tensors share
 one arena. The only operations used are arithmetic, loads, stores, shuffles and the intrinsics ``fmuladd``,
-``sqrt``, ``fabs`` and ``prefetch``, each of which is an instruction, never a call: the code links against nothing.
+``sqrt`` and ``fabs``, each of which is an instruction, never a call: the code links against nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Machine:
     @cache
     def host() -> Machine:
         """The machine this process runs on."""
-        features = {name: on for name, on in llvm.get_host_cpu_features().items()}
+        features = dict(llvm.get_host_cpu_features())
         return Machine.of(llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
 
     @staticmethod
@@ -118,7 +118,13 @@ _LOG = (
     0.33333331350292494, -0.2500083300727883, 0.20001273084622384, -0.1662293775549614,
     0.14200305705154895, -0.13163028532225401, 0.12773955303538242, -0.07642640436025823,
 )  # fmt: skip
-_TANH_P = (0.9999999063517543, 0.1337319663535418, 0.0034865806615076967, 2.047181134715101e-05, 1.3184199235130428e-08)
+_TANH_P = (
+    0.9999999063517543,
+    0.1337319663535418,
+    0.0034865806615076967,
+    2.047181134715101e-05,
+    1.3184199235130428e-08,
+)
 _TANH_Q = (1.0, 0.46706493497416, 0.025841974433595014, 0.0003271383419985557, 7.702652998213338e-07)
 _ERF_P = (
     1.1283789763844416, 0.19624972482684683, 0.05346757988070416, 0.004003679937606408,
@@ -167,7 +173,13 @@ class Code:
         """The finished function, private to its module."""
         arguments = ", ".join(f"ptr {p}" for p in self.pointers)
         return "\n".join(
-            [f"define internal void @{name}({arguments}) noinline nounwind {{", "entry:", *self._lines, "  ret void", "}"]
+            [
+                f"define internal void @{name}({arguments}) noinline nounwind {{",
+                "entry:",
+                *self._lines,
+                "  ret void",
+                "}",
+            ]
         )
 
     # -- addresses and loops
@@ -248,11 +260,6 @@ class Code:
     def store(self, pointer: str, v: Vec) -> None:
         """Write a vector to neighbouring floats."""
         self.line(f"store {_float_type(v.n)} {v.name}, ptr {pointer}, align 4")
-
-    def prefetch(self, pointer: str) -> None:
-        """Ask for the cache line of an address that is read soon."""
-        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        self.line(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
 
     def load_some(self, pointer: str, count: int, n: int, fill: float = 0.0) -> Vec:
         """Read ``count`` floats into ``n`` lanes, touching nothing behind them; the other lanes are ``fill``."""
@@ -477,7 +484,7 @@ class Code:
     # -- functions
 
     def exp(self, x: Vec) -> Vec:
-        """e to the x: relative error below 2e-7, 0 below -87.3, infinity above 88.7, NaN stays."""
+        """E to the x: relative error below 2e-7, 0 below -87.3, infinity above 88.7, NaN stays."""
         n = x.n
         inside = self.clamp(x, -87.33, 88.73)
         k, whole = self.round_small(self.mul(inside, self.const(n, math.log2(math.e))))
@@ -502,9 +509,7 @@ class Code:
         # Mantissa in [sqrt 1/2, sqrt 2): shift the exponent boundary there.
         offset = self.integer("sub", self.bits(scaled), 0x3F3504F3)
         exponent = self.integer("ashr", offset, 23)
-        mantissa = self.from_bits(
-            self.integer("add", self.integer("and", offset, 0x007FFFFF), 0x3F3504F3)
-        )
+        mantissa = self.from_bits(self.integer("add", self.integer("and", offset, 0x007FFFFF), 0x3F3504F3))
         k = self.sub(self.to_float(exponent), bias)
         f = self.sub(mantissa, self.const(n, 1.0))
         square = self.mul(f, f)

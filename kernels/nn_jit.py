@@ -56,12 +56,12 @@ def _target(machine: Machine) -> Any:
     _initialise(machine)
     target = llvm.Target.from_triple(machine.triple)
     return target.create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=2, reloc="pic", codemodel="jitdefault"
+        cpu=machine.cpu, features=machine.features, opt=2, reloc="pic", codemodel="small"
     )
 
 
 def assemble(machine: Machine, ir: str) -> bytes:
-    """Compile IR text to an object file for ``machine``. [main thread]"""
+    """Compile IR text to an object file for ``machine`` [main thread]."""
     target = _target(machine)
     module = llvm.parse_assembly(ir)
     module.triple = machine.triple
@@ -76,7 +76,8 @@ class Loaded:
     def __init__(self, code: bytes) -> None:
         self._target = _target(Machine.host())
         self._module = llvm.parse_assembly("")
-        self._engine = llvm.create_mcjit_compiler(self._module, self._target)
+        # llvmlite's memory manager keeps code and constants close together, as the small code model needs.
+        self._engine = llvm.create_mcjit_compiler(self._module, self._target, use_lmm=True)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
 

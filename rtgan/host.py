@@ -21,6 +21,7 @@ from rtgan.graph import Graph
 from rtgan.io import devices as io_devices
 from rtgan.io.clocked import ClockedStream
 from rtgan.io.devices import Device, Stream
+from rtgan.io.files import check_take
 from rtgan.offline import ENGINE_RATES_HZ, Step, process
 from rtgan.presets import Preset
 from rtgan.recorder import Recorder
@@ -153,10 +154,10 @@ class Host:
         self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
         self.engine.publish(self._graph)
         self.engine.start_silent()
+        self._record = Path(record) if record else None
+        if self._record is not None:
+            check_take(self._record)
         self._recorder: Recorder | None = None
-        if record and self.engine.tape is not None:
-            self._recorder = Recorder(Path(record), self.engine.tape, self.sample_rate_hz, len(ins))
-            self._recorder.log(offline.log_header(self.preset, self.sample_rate_hz, len(ins), self._graph.values()))
         self._stream: Stream | ClockedStream | None = None
         self._halt = threading.Event()
         self._silent = threading.Event()
@@ -229,11 +230,16 @@ class Host:
                 engine.callback_address,
                 engine.address,
             )
-        self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
-        self._thread.start()
         try:
+            if self._record is not None and engine.tape is not None:
+                self._recorder = Recorder(self._record, engine.tape, self.sample_rate_hz, engine.channels)
+                header = offline.log_header(self.preset, self.sample_rate_hz, engine.channels, self._graph.values())
+                self._recorder.log(header)
+            self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
+            self._thread.start()
             self._stream.start()
         except BaseException:
+            self._stream.close()
             self._finish()
             raise
 

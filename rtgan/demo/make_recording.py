@@ -26,11 +26,11 @@ _SNR_DB = 6.0
 
 
 def _speech() -> NDArray[np.float32]:
-    parts: list[NDArray[np.float32]] = [np.zeros(RATE_HZ // 2, np.float32)]
+    parts = [np.zeros(RATE_HZ // 2, np.float32)]
     with tempfile.TemporaryDirectory() as folder:
-        for number, (voice, text) in enumerate(_LINES):
+        for number, (speaker, text) in enumerate(_LINES):
             path = Path(folder) / f"{number}.wav"
-            subprocess.run(["espeak-ng", "-v", voice, "-s", "145", "-w", str(path), text], check=True)
+            subprocess.run(["espeak-ng", "-v", speaker, "-s", "145", "-w", str(path), text], check=True)
             samples, rate = files.read(path)
             parts += [convert(samples, rate, RATE_HZ)[0], np.zeros(RATE_HZ // 2, np.float32)]
     voice = np.concatenate(parts)

@@ -43,7 +43,8 @@ class ClockedStream:
     def close(self) -> bool:
         """Stop."""
         self._halt.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         return True
 
     @property

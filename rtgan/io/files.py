@@ -118,6 +118,13 @@ def keep_older(path: Path) -> None:
         raise RtganError(f"the older recording {path} cannot be moved aside: {_reason(problem)}") from None
 
 
+def check_take(path: Path) -> None:
+    """Refuse a path that cannot be recorded to, before the devices are opened."""
+    check_target(path)
+    if path.suffix.lower() != ".wav":
+        raise UsageError(f"the recording {path} must end in .wav")
+
+
 class Take:
     """A sound file that grows while it is recorded and can be played at any moment.
 
@@ -128,9 +135,7 @@ class Take:
     def __init__(self, path: Path, sample_rate_hz: int, channels: int) -> None:
         import soundfile
 
-        check_target(path)
-        if path.suffix.lower() != ".wav":
-            raise UsageError(f"the recording {path} must end in .wav")
+        check_take(path)
         keep_older(path)
         self.path = path
         self._errors: tuple[type[BaseException], ...] = (soundfile.SoundFileError, OSError, RuntimeError)

@@ -22,9 +22,10 @@ import numpy as np
 
 import rtgan.kernels
 import rtgan.plugins
+import violations
 from rtgan.graph import ChainItem, Graph
-from rtgan.kernels.native import NODES, f32p, node
-from rtgan.plugin import Plugin, plugin_class, plugin_ids
+from rtgan.kernels.native import NODES
+from rtgan.plugin import plugin_class, plugin_ids
 
 
 def native_modules() -> list[str]:
@@ -124,47 +125,9 @@ def escaped() -> dict[str, list[str]]:
             pointers = set(code_pointers(graph))
             assert graph.nodes[0].process in pointers
             found[f"{name} at {rate} Hz"] = sorted(hex(p) for p in pointers - set(audited) - nets)
-    stray = Graph([ChainItem(Stray())], 48000, 256, 2)
+    stray = Graph([ChainItem(violations.Plant(violations.stray))], 48000, 256, 2)
     found["planted"] = [hex(p) for p in set(code_pointers(stray)) - {int(n.address) for n in NODES.values()}]
     return found
-
-
-# --- planted violations ---
-
-
-@node
-def planted_allocation(state: int, io: int, n: int) -> None:
-    f32p(io)[0] = np.empty(n, np.float32)[n // 2]
-
-
-@node
-def planted_error(state: int, io: int, n: int) -> None:
-    if n < 0:
-        raise ValueError("planted")
-    f32p(io)[0] = 0.0
-
-
-@node
-def planted_interpreter(state: int, io: int, n: int) -> None:
-    print(n)
-
-
-def _unregistered(state: int, io: int, n: int) -> None:
-    f32p(io)[0] = 0.0
-
-
-class Stray(Plugin):
-    """A plugin whose function was compiled past `node`."""
-
-    id = "stray"
-    name = "Stray"
-
-    def activate(self, activation: Any) -> Any:
-        from rtgan.kernels.native import NODE_SIGNATURE, cfunc
-        from rtgan.plugin import NativeNode
-
-        compiled = cfunc(NODE_SIGNATURE)(_unregistered)
-        return NativeNode(int(compiled.address), activation.arena.allocate(8), keep=(compiled,))
 
 
 if __name__ == "__main__":

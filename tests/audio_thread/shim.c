@@ -89,11 +89,11 @@ FORWARD(pthread_cond_timedwait, (pthread_cond_t *c, pthread_mutex_t *m, const st
 FORWARD(sem_wait, (sem_t *s), (s))
 FORWARD(sem_timedwait, (sem_t *s, const struct timespec *t), (s, t))
 
-/* --- the interpreter: its functions live in the executable, where nothing can be interposed --- */
+/* --- the interpreter: its functions may live in the executable, where nothing can be interposed --- */
 
 static const char *const doors[] = {
     "PyGILState_Ensure", "PyEval_RestoreThread", "PyEval_AcquireThread", "PyErr_SetString", "PyErr_WriteUnraisable",
-    "PyObject_Malloc", "PyMem_Malloc", "PyMem_RawMalloc", "PyObject_Call", "PyLong_FromLongLong",
+    "PyObject_Malloc", "PyMem_Malloc", "PyObject_Call", "PyLong_FromLongLong",
 };
 #define DOORS (sizeof doors / sizeof *doors)
 #if defined(__x86_64__)
@@ -143,14 +143,9 @@ static void on_breakpoint(int number, siginfo_t *info, void *context)
 
 static void on_system_call(int number, siginfo_t *info, void *context)
 {
-    char text[] = "system call      ";
-    int call = info->si_syscall;
-    for (int i = 16; i > 12; i--, call /= 10)
-        if (call || i == 16) text[i] = (char)('0' + call % 10);
-    /* Close the gap that shorter numbers leave. */
-    char *digits = text + 12;
-    while (*digits == ' ') digits++;
-    memmove(text + 12, digits, strlen(digits) + 1);
+    char text[40];
+    on_audio_thread = 0;
+    snprintf(text, sizeof text, "system call %d", info->si_syscall);
     die(text);
 }
 

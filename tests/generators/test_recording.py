@@ -323,7 +323,7 @@ def test_code_calls_nothing_outside_itself(name: str) -> None:
     ir = intermediate(record(kind().eval(), [torch.zeros(s) for s in shapes]), CARRY)
     called = nn_jit.calls_of(ir)
     assert called and all(
-        c.startswith(("llvm.fmuladd.", "llvm.sqrt.", "llvm.fabs.", "llvm.prefetch.")) for c in called
+        c.startswith(("llvm.fmuladd.", "llvm.sqrt.", "llvm.fabs.")) for c in called
     )
     assert "alloca" not in ir
 

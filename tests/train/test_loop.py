@@ -83,6 +83,7 @@ def test_weights_of_another_run_are_taken_by_look_ahead(tiny: dict[str, Any], co
     saved, mine = load_checkpoint(run)["ema"], trainer.net.state_dict()
     assert torch.equal(mine["heads.0.filter.weight"], saved["heads.1.filter.weight"])
     assert torch.equal(mine["first.weight_hh"], saved["first.weight_hh"])
+    assert trainer.lineage == [{"name": "tiny", "batch": 4, "seed": 0, "steps": 4}]
     tiny["network"]["hidden"] = 20
     with pytest.raises(UsageError, match="do not fit"):
         Trainer(parse_config(tiny, "tiny.yaml"), corpus, run.parent / "other").start_from(run)

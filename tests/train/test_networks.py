@@ -144,6 +144,6 @@ def test_size_is_what_the_shapes_say(config: Any) -> None:
     s = config.network
     hidden = s.hidden
     trunk = s.features * hidden + hidden + 2 * (2 * 3 * hidden * hidden + 6 * hidden)
-    head = (hidden + 1) * (s.bands + 2 * len(s.taps) * s.low_bins)
+    head = (hidden + 1) * (s.bands + (2 * len(s.taps) + 1) * s.low_bins)
     assert count_parameters(Denoiser(s)) == trunk + 2 * head
     assert np.isclose(s.features, 2 * s.bands + 3 * s.low_bins)
