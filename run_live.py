@@ -4,8 +4,7 @@
 import argparse
 import sys
 
-from rtgan import live
-from rtgan.cli import add_live_arguments, guarded
+from rtgan.cli import add_live_arguments, guarded, play
 
 
 def main() -> int:
@@ -13,7 +12,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_live_arguments(parser)
     args = parser.parse_args()
-    return guarded(lambda: live.run(args))
+    return guarded(lambda: play(args))
 
 
 if __name__ == "__main__":

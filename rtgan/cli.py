@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rtgan import __version__
+from rtgan import __version__, warm
 from rtgan.errors import RtganError
 
 
@@ -101,15 +101,25 @@ def guarded(run: Callable[[], int]) -> int:
         return 1
 
 
+def play(args: argparse.Namespace) -> int:
+    """``rtgan live``."""
+    # Importing the engine is what compiles it the first time.
+    warm.announce()
+    from rtgan import live
+
+    return live.run(args)
+
+
 def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "live":
-        from rtgan import live
-
-        return live.run(args)
+        return play(args)
     if args.command == "process":
+        warm.announce()
         from rtgan import batch
 
-        return batch.run(args)
+        code = batch.run(args)
+        warm.done()
+        return code
     if args.command in ("devices", "presets", "info"):
         from rtgan import listing
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from rtgan import offline, presets
+from rtgan import offline, presets, warm
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.host import Host, Stats, names_of
@@ -75,6 +75,7 @@ def _play(host: Host, seconds: float | None, write: Any, until_source_ends: bool
         host.start()
         try:
             if host.wait_first_block():
+                warm.done()
                 _announce(host)
             _wait(host, halt, seconds, until_source_ends, write)
             lost = not host.running and not halt.is_set()
