@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ Floats = NDArray[np.float32]
 #: ``post(code, v, channel)`` finishes a layer's output in its registers; ``channel(k)`` gives the k-th
 #: per-channel constant for the lanes of ``v``.
 Post = Callable[[Code, Vec, Callable[[int], Vec]], Vec]
+
 
 def _pow2(n: int) -> int:
     return 1 << max(0, (n - 1).bit_length())
@@ -513,6 +515,7 @@ def recurrent(
     block = (
         max(1, min(batch, most // (sums_of * cut.vectors))) if cut.full * cut.vectors + cut.last == cut.vectors else 1
     )
+
     def soft(v: Vec) -> Vec:
         half = e.const(v.n, 0.5)
         return e.fma(e.tanh(v), half, half)
@@ -702,7 +705,7 @@ def planes(
             run = next((k for k in range(1, len(taps)) if taps[k] - taps[k - 1] != step), len(taps))
             for start in range(0, len(taps), run):
                 row = taps[start : start + run]
-                assert all(b - a == step for a, b in zip(row, row[1:], strict=False))
+                assert all(b - a == step for a, b in pairwise(row))
 
                 def along(i: str, sums: list[Vec], start: int = start, row: Sequence[int] = row) -> list[Vec]:
                     def one(k: str, s: list[Vec]) -> list[Vec]:
@@ -840,9 +843,7 @@ def reduce(
                     sums[0] = combine(e, e.load_strided(e.at(at, k * width * stride), stride, width), sums[0])
                 for start, n in pieces(rest, width):
                     part = e.load_strided(e.at(at, (full * width + start) * stride), stride, n)
-                    sums[-1] = combine(
-                        e, e._insert(e.const(width, neutral), part, 0) if n < width else part, sums[-1]
-                    )
+                    sums[-1] = combine(e, e._insert(e.const(width, neutral), part, 0) if n < width else part, sums[-1])
                 return sums
 
             sums = level(0, source, [e.const(width, neutral)] * chains)
@@ -983,9 +984,7 @@ def softmax(e: Code, rows: Sequence[tuple[int, int, int]], n: int, out: str, x: 
         target, source = (e.at(p, *((k, rows[d][1 + s]) for d, k in enumerate(i))) for s, p in enumerate((out, x)))
         peak = row.fold(source, -np.inf, -np.inf, lambda _, v, s, k: e.max(v, s), e.max)
         peaks = e.splat(peak, w)
-        total = row.fold(
-            source, 0.0, -np.inf, lambda _, v, s, k: e.add(e.exp(e.sub(v, e.splat(peak, v.n))), s), e.add
-        )
+        total = row.fold(source, 0.0, -np.inf, lambda _, v, s, k: e.add(e.exp(e.sub(v, e.splat(peak, v.n))), s), e.add)
         last = e.splat(e.log(total) if log else e.div(e.const(1, 1.0), total), w)
 
         def write(place: list[int | tuple[str, int]], used: int) -> None:
@@ -997,163 +996,15 @@ def softmax(e: Code, rows: Sequence[tuple[int, int, int]], n: int, out: str, x: 
     e.nest([r[0] for r in rows], one)
 
 
-# -- functions by name ---------------------------------------------------------------------------------------------
-
-
-def _one(e: Code, v: Vec) -> Vec:
-    return e.const(v.n, 1.0)
-
-
-def _truth(how: str) -> Callable[..., Vec]:
-    def test(e: Code, x: Vec, y: Vec) -> Vec:
-        return e.select(e.compare(how, x, y), e.const(x.n, 1.0), e.const(x.n, 0.0))
-
-    return test
-
-
-def _relu(e: Code, x: Vec) -> Vec:
-    return e.max(e.const(x.n, 0.0), x)
-
-
-def _positive(e: Code, x: Vec, yes: Vec, no: Vec) -> Vec:
-    return e.select(e.compare("ogt", x, e.const(x.n, 0.0)), yes, no)
-
-
-def _elu(e: Code, x: Vec, alpha: float, scale: float, inner: float) -> Vec:
-    low = e.mul(e.expm1(e.mul(x, e.const(x.n, inner))), e.const(x.n, alpha * scale))
-    return _positive(e, x, e.mul(x, e.const(x.n, scale)), low)
-
-
-def _softplus(e: Code, x: Vec, beta: float, threshold: float) -> Vec:
-    scaled = e.mul(x, e.const(x.n, beta))
-    y = e.add(_relu(e, scaled), e.log1p(e.exp(e.neg(e.abs(scaled)))))
-    y = e.mul(y, e.const(x.n, 1.0 / beta))
-    return e.select(e.compare("ogt", scaled, e.const(x.n, threshold)), x, y)
-
-
-def _gelu(e: Code, x: Vec) -> Vec:
-    half = e.mul(x, e.const(x.n, 0.5))
-    return e.fma(half, e.erf(e.mul(x, e.const(x.n, 0.5**0.5))), half)
-
-
-def _gelu_tanh(e: Code, x: Vec) -> Vec:
-    half = e.mul(x, e.const(x.n, 0.5))
-    cube = e.mul(e.mul(x, x), x)
-    inner = e.mul(e.fma(cube, e.const(x.n, 0.044715), x), e.const(x.n, (2 / np.pi) ** 0.5))
-    return e.fma(half, e.tanh(inner), half)
-
-
-def _hard_sigmoid(e: Code, x: Vec) -> Vec:
-    return e.clamp(e.fma(x, e.const(x.n, 1 / 6), e.const(x.n, 0.5)), 0.0, 1.0)
-
-
-def _trunc(e: Code, x: Vec) -> Vec:
-    down = e.floor(e.abs(x))
-    return e.select(e.compare("olt", x, e.const(x.n, 0.0)), e.neg(down), down)
-
-
-def _sign(e: Code, x: Vec) -> Vec:
-    zero, one = e.const(x.n, 0.0), e.const(x.n, 1.0)
-    below = e.select(e.compare("olt", x, zero), e.neg(one), x)
-    return e.select(e.compare("ogt", x, zero), one, below)
-
-
-def _log_sigmoid(e: Code, x: Vec) -> Vec:
-    return e.neg(_softplus(e, e.neg(x), 1.0, 1e30))
-
-
-def _finite(e: Code, x: Vec, nan: float, high: float, low: float) -> Vec:
-    y = e.select(e.compare("oeq", x, e.const(x.n, np.inf)), e.const(x.n, high), x)
-    y = e.select(e.compare("oeq", x, e.const(x.n, -np.inf)), e.const(x.n, low), y)
-    return e.select(e.compare("uno", x, x), e.const(x.n, nan), y)
-
-
-#: Elementwise functions ``f(code, values..., literals...)`` by the names used in programs. Truth is 1 and 0.
-FUNCTIONS: dict[str, Callable[..., Vec]] = {
-    "add": lambda e, x, y: e.add(x, y),
-    "sub": lambda e, x, y: e.sub(x, y),
-    "mul": lambda e, x, y: e.mul(x, y),
-    "div": lambda e, x, y: e.div(x, y),
-    "max": lambda e, x, y: e.max(x, y),
-    "min": lambda e, x, y: e.min(x, y),
-    "atan2": lambda e, y, x: e.atan2(y, x),
-    "affine": lambda e, x, scale, shift: e.fma(x, scale, shift),
-    "lerp": lambda e, x, y, t: e.fma(t, e.sub(y, x), x),
-    "eq": _truth("oeq"),
-    "ne": _truth("une"),
-    "gt": _truth("ogt"),
-    "ge": _truth("oge"),
-    "lt": _truth("olt"),
-    "le": _truth("ole"),
-    "where": lambda e, c, x, y: e.select(e.compare("une", c, e.const(c.n, 0.0)), x, y),
-    "logical_not": lambda e, x: e.select(e.compare("oeq", x, e.const(x.n, 0.0)), _one(e, x), e.const(x.n, 0.0)),
-    "neg": lambda e, x: e.neg(x),
-    "abs": lambda e, x: e.abs(x),
-    "exp": lambda e, x: e.exp(x),
-    "log": lambda e, x: e.log(x),
-    "log2": lambda e, x: e.mul(e.log(x), e.const(x.n, 1 / np.log(2))),
-    "log10": lambda e, x: e.mul(e.log(x), e.const(x.n, 1 / np.log(10))),
-    "log1p": lambda e, x: e.log1p(x),
-    "expm1": lambda e, x: e.expm1(x),
-    "sqrt": lambda e, x: e.sqrt(x),
-    "rsqrt": lambda e, x: e.div(_one(e, x), e.sqrt(x)),
-    "reciprocal": lambda e, x: e.div(_one(e, x), x),
-    "square": lambda e, x: e.mul(x, x),
-    "power": lambda e, x, k: e.power(x, k),
-    "sigmoid": lambda e, x: e.sigmoid(x),
-    "tanh": lambda e, x: e.tanh(x),
-    "tanhshrink": lambda e, x: e.sub(x, e.tanh(x)),
-    "erf": lambda e, x: e.erf(x),
-    "sin": lambda e, x: e.sin_cos(x)[0],
-    "cos": lambda e, x: e.sin_cos(x)[1],
-    "atan": lambda e, x: e.atan2(x, _one(e, x)),
-    "sign": _sign,
-    "floor": lambda e, x: e.floor(x),
-    "ceil": lambda e, x: e.neg(e.floor(e.neg(x))),
-    "round": lambda e, x: e.round(x),
-    "trunc": _trunc,
-    "relu": _relu,
-    "relu6": lambda e, x: e.clamp(x, 0.0, 6.0),
-    "leaky_relu": lambda e, x, slope: _positive(e, x, x, e.mul(x, e.const(x.n, slope))),
-    "prelu": lambda e, x, slope: _positive(e, x, x, e.mul(x, slope)),
-    "elu": _elu,
-    "selu": lambda e, x: _elu(e, x, 1.6732632423543772, 1.0507009873554805, 1.0),
-    "silu": lambda e, x: e.mul(x, e.sigmoid(x)),
-    "mish": lambda e, x: e.mul(x, e.tanh(_softplus(e, x, 1.0, 20.0))),
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "softplus": _softplus,
-    "softsign": lambda e, x: e.div(x, e.add(_one(e, x), e.abs(x))),
-    "hardsigmoid": _hard_sigmoid,
-    "hardswish": lambda e, x: e.mul(x, _hard_sigmoid(e, x)),
-    "log_sigmoid": _log_sigmoid,
-    "threshold": lambda e, x, edge, value: e.select(e.compare("ogt", x, e.const(x.n, edge)), x, e.const(x.n, value)),
-    "finite": _finite,
-}
-
-
-def evaluate(e: Code, expression: Sequence[tuple[Any, ...]], values: list[Vec], lanes: int) -> Vec:
-    """Compute an expression: ``("in", k)``, ``("const", c)`` or ``(function, index..., ("lit", x)...)`` in sequence."""
-    done: list[Vec] = []
-    for name, *operands in expression:
-        if name == "in":
-            done.append(values[operands[0]])
-        elif name == "const":
-            done.append(e.const(lanes, operands[0]))
-        else:
-            done.append(FUNCTIONS[name](e, *(o[1] if isinstance(o, tuple) else done[o] for o in operands)))
-    return done[-1]
-
-
 # -- one layer by itself -------------------------------------------------------------------------------------------
 
 
 class Layer:
     """A compiled layer: call it with one float32 array (or address) per pointer. Keeps its machine code alive."""
 
-    def __init__(self, ir: str, pointers: int) -> None:
+    def __init__(self, ir: str, pointers: int, machine: Machine) -> None:
         self.ir = ir
-        self._code = nn_jit.Loaded(nn_jit.assemble(Machine.host(), ir))
+        self._code = nn_jit.Loaded(nn_jit.assemble(machine, ir))
         self.address = self._code.address("layer")
         self._call = ctypes.CFUNCTYPE(None, *([ctypes.c_void_p] * pointers))(self.address)
 
@@ -1165,12 +1016,13 @@ class Layer:
         self._call(*(a if isinstance(a, int) else a.ctypes.data for a in arrays))
 
 
-def compile_layer(emit: Callable[[Code], None], pointers: int) -> Layer:
+def compile_layer(emit: Callable[[Code], None], pointers: int, machine: Machine | None = None) -> Layer:
     """Compile ``emit(code)`` for this machine as ``void layer(float *p0, float *p1, ...)`` [main thread]."""
-    code = Code(Machine.host(), pointers)
+    machine = machine or Machine.host()
+    code = Code(machine, pointers)
     emit(code)
     functions = nn_jit.Functions()
     name = functions.add(code)
     arguments = ", ".join(f"ptr {p}" for p in code.pointers)
     ir = nn_jit.module_text(functions, "layer", code.pointers, [f"call void @{name}({arguments})"])
-    return Layer(ir, pointers)
+    return Layer(ir, pointers, machine)

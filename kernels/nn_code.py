@@ -230,9 +230,9 @@ class Code:
         self.line(f"br i1 {again}, label %{head}, label %{done}")
         self._lines.append(f"{done}:")
         self._label = done
-        for slot, name, first, last in zip(slots, inside, values, after, strict=True):
-            kind = _float_type(name.n)
-            self._lines[slot] = f"  {name.name} = phi {kind} [{first.name}, %{before}], [{last.name}, %{tail}]"
+        for slot, v, first, last in zip(slots, inside, values, after, strict=True):
+            kind = _float_type(v.n)
+            self._lines[slot] = f"  {v.name} = phi {kind} [{first.name}, %{before}], [{last.name}, %{tail}]"
         return after
 
     def nest(self, counts: Sequence[int], body: Callable[[list[str]], None]) -> None:

@@ -44,7 +44,7 @@ def calls_of(ir: str) -> set[str]:
 
 
 def _initialise(machine: Machine) -> None:
-    if machine == Machine.host():
+    if machine.triple == Machine.host().triple:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
     else:

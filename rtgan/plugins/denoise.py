@@ -145,7 +145,8 @@ class Denoise(Plugin):
             address_of(words),
             int(_reset.address),
             latency_samples=latency,
-            tail_samples=card.n_fft,
+            # A frame's length for the transform, as much again for a generator that looks back over frames.
+            tail_samples=2 * card.n_fft,
             settle_samples=card.sample_rate_hz,
             keep=(net, transform),
         )

@@ -89,7 +89,7 @@ class HighPass(Plugin):
         words[_CUTOFF] = activation.params["cutoff_hz"]
         words[_RATE] = activation.sample_rate_hz
         words[_MEMORY] = address_of(memory)
-        tail = round(0.1 * activation.sample_rate_hz)
+        tail = round(0.25 * activation.sample_rate_hz)  # what the lowest cutoff takes to fall by 80 dB
         return NativeNode(
             int(_process.address), address_of(words), int(_reset.address), tail_samples=tail, settle_samples=tail
         )

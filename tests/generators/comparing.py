@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from rtgan.generators.compile import Net, compile
 from rtgan.generators.record import record
+from rtgan.kernels.nn_code import Machine
 
 Shape = tuple[int, ...]
 
@@ -21,14 +23,24 @@ def tensors(result: Any) -> list[torch.Tensor]:
     return [t for part in result for t in tensors(part)]
 
 
-def worst(function: Callable[..., Any], shapes: Sequence[Shape], frames: int = 3, carry: Sequence[tuple[int, int]] = (),
-          reference: Callable[..., Any] | None = None) -> float:  # fmt: skip
+def of_width(lanes: int, registers: int) -> Machine:
+    """This machine with the tiles of another: wider vectors run in parts."""
+    return replace(Machine.host(), lanes=lanes, registers=registers)
+
+
+def worst(
+    function: Callable[..., Any],
+    shapes: Sequence[Shape],
+    frames: int = 3,
+    carry: Sequence[tuple[int, int]] = (),
+    machine: Machine | None = None,
+) -> float:
     """Largest difference between a function and its lowered form on random frames, relative to the peak."""
     torch.manual_seed(1)
     if isinstance(function, torch.nn.Module):
         function.eval()
-    net = compile(record(function, [torch.zeros(s) for s in shapes]), carry, use_cache=False)
-    return difference(reference or function, net, shapes, frames, carry)
+    net = compile(record(function, [torch.zeros(s) for s in shapes]), carry, use_cache=False, machine=machine)
+    return difference(function, net, shapes, frames, carry)
 
 
 def difference(
@@ -40,7 +52,7 @@ def difference(
 ) -> float:
     """The same for a net already compiled; carried state begins at zero."""
     arena, found = net.arena(), 0.0
-    carried = dict((i, o) for o, i in carry)
+    carried = {i: o for o, i in carry}
     states = {i: torch.zeros(shapes[i]) for i in carried}
     for _ in range(frames):
         inputs = [states[k] if k in states else torch.randn(s) for k, s in enumerate(shapes)]

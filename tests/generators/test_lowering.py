@@ -216,11 +216,11 @@ CASES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "conv 2d pointwise": (nn.Conv2d(16, 16, 1), [(1, 16, 1, 33)]),
     "conv 2d stride 2": (nn.Conv2d(3, 8, 3, stride=2, padding=1), [(2, 3, 9, 11)]),
     "transposed 2d": (nn.ConvTranspose2d(8, 4, (2, 5), stride=(1, 2), padding=(0, 2)), [(1, 8, 1, 33)]),
-    "transposed 2d grouped": (nn.ConvTranspose2d(8, 8, (1, 5), stride=(1, 2), padding=(0, 2), groups=2), [(1, 8, 1, 33)]),
+    "transposed 2d grouped": (nn.ConvTranspose2d(8, 8, (1, 5), (1, 2), (0, 2), groups=2), [(1, 8, 1, 33)]),
     "transposed 2d stride 2": (nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1), [(1, 3, 5, 6)]),
     "conv, norm, slope": (normed(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.PReLU(8))), [(1, 3, 5, 20)]),
     "transposed, norm, leak": (
-        normed(nn.Sequential(nn.ConvTranspose1d(6, 9, 4, stride=2, groups=3), nn.BatchNorm1d(9), nn.LeakyReLU(0.1))), X1,
+        normed(nn.Sequential(nn.ConvTranspose1d(6, 9, 4, 2, groups=3), nn.BatchNorm1d(9), nn.LeakyReLU(0.1))), X1,
     ),
     "linear, norm, tanh": (normed(nn.Sequential(nn.Linear(7, 9), nn.BatchNorm1d(9), nn.Tanh())), [(3, 7)]),
     "norm, conv": (normed(nn.Sequential(nn.BatchNorm1d(6), nn.Conv1d(6, 4, 3))), X1),

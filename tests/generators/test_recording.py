@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import types
 
 torch = pytest.importorskip("torch")
 
-from comparing import difference, worst  # noqa: E402
+from comparing import difference, of_width, worst  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
@@ -18,6 +19,7 @@ from rtgan.errors import RtganError  # noqa: E402
 from rtgan.generators.compile import compile, intermediate  # noqa: E402
 from rtgan.generators.record import record  # noqa: E402
 from rtgan.kernels import nn_jit  # noqa: E402
+from rtgan.kernels.native import call_net, kernel  # noqa: E402
 
 torch.set_num_threads(1)
 CARRY = [(1, 1)]
@@ -152,6 +154,13 @@ NETS: dict[str, tuple[type[nn.Module], list[tuple[int, ...]]]] = {
 def test_scripted_net_equals_torchscript_over_300_frames(name: str) -> None:
     kind, shapes = NETS[name]
     assert worst(scripted(kind()), shapes, 300, CARRY) < 1e-5
+
+
+@pytest.mark.parametrize(("lanes", "registers"), [(4, 16), (4, 32), (8, 16), (16, 32)])
+@pytest.mark.parametrize("name", NETS)
+def test_nets_are_the_same_at_every_vector_width(name: str, lanes: int, registers: int) -> None:
+    kind, shapes = NETS[name]
+    assert worst(kind().eval(), shapes, 10, CARRY, of_width(lanes, registers)) < 1e-5
 
 
 def test_traced_net_equals_torchscript_over_300_frames() -> None:
@@ -322,9 +331,7 @@ def test_code_calls_nothing_outside_itself(name: str) -> None:
     kind, shapes = NETS[name]
     ir = intermediate(record(kind().eval(), [torch.zeros(s) for s in shapes]), CARRY)
     called = nn_jit.calls_of(ir)
-    assert called and all(
-        c.startswith(("llvm.fmuladd.", "llvm.sqrt.", "llvm.fabs.")) for c in called
-    )
+    assert called and all(c.startswith(("llvm.fmuladd.", "llvm.sqrt.", "llvm.fabs.")) for c in called)
     assert "alloca" not in ir
 
 
@@ -359,3 +366,21 @@ def test_nothing_is_written_outside_the_arena() -> None:
         net.run(arena)
         np.testing.assert_array_equal(net.weights, before)
         assert (room[:start] == 12345.0).all() and (room[start + net.arena_floats :] == 12345.0).all()
+
+
+@kernel(types.void(types.int64, types.int64, types.int64, types.int64))
+def call_many(times: int, function: int, arena: int, weights: int) -> None:
+    for _ in range(times):
+        call_net(function, arena, weights)
+
+
+def test_a_compiled_function_calls_the_net_through_its_address() -> None:
+    kind, shapes = NETS["denoiser"]
+    net = compile(record(kind().eval(), [torch.zeros(s) for s in shapes]), CARRY, use_cache=False)
+    one, two = net.arena(), net.arena()
+    for arena in (one, two):
+        net.inputs[0].of(arena)[...] = 0.3
+    for _ in range(7):
+        net.run(one)
+    call_many(7, net.address, two.ctypes.data, net.weights.ctypes.data)
+    np.testing.assert_array_equal(one, two)

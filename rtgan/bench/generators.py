@@ -1,0 +1,370 @@
+"""How long one frame of a generator takes, beside TorchScript and ONNX Runtime with the same weights.
+
+All are measured in turns within one run, one thread each, with their state carried from frame to frame. Our time
+is that of a compiled loop of calls through the function pointer, as on the audio thread; a peer is called as its
+users call it. ``paced`` rows sleep between frames, so that caches and clocks are as cold as in a live host. Peers
+that are not installed are skipped by name.
+"""
+
+from __future__ import annotations
+
+import io
+import json as json_module
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from rtgan.generators import library
+from rtgan.generators.compile import Net, compile
+from rtgan.kernels.native import call_net, kernel
+
+_Frame = Callable[[], object]
+_ROUNDS = 40
+_ROUND_US = 3000.0
+_PACED_FRAMES = 1500
+_PERIOD_S = 2.7e-3
+
+
+@kernel(types.void(types.int64, types.int64, types.int64, types.int64))
+def _repeat(times: int, function: int, arena: int, weights: int) -> None:
+    for _ in range(times):
+        call_net(function, arena, weights)
+
+
+def _wide_net() -> tuple[Any, list[tuple[int, ...]]]:
+    """Two GRUs of 256 between linear layers, on 257 bins: what is bound by the weights' way from the cache."""
+    import torch
+    from torch import Tensor, nn
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(257, 256), nn.Linear(256, 257)
+            self.first, self.second = nn.GRU(256, 256, batch_first=True), nn.GRU(256, 256, batch_first=True)
+
+        def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+            level = torch.log(frame[:, 0] * frame[:, 0] + frame[:, 1] * frame[:, 1] + 1e-6)
+            x = torch.relu(self.enter(level)).unsqueeze(1)
+            x, h1 = self.first(x, state[:, :256].unsqueeze(0))
+            x, h2 = self.second(x, state[:, 256:].unsqueeze(0))
+            mask = torch.sigmoid(self.leave(x.squeeze(1))).unsqueeze(1)
+            return frame * mask, torch.cat([h1[0], h2[0]], 1)
+
+    torch.manual_seed(1)
+    return Wide().eval(), [(1, 2, 257), (1, 512)]
+
+
+def _many_layer_net() -> tuple[Any, list[tuple[int, ...]]]:
+    """A convolutional-recurrent net of some 200 small operations: what is bound by the cost of an operation."""
+    import torch
+    from torch import Tensor, nn
+
+    width = 16
+
+    class Block(nn.Module):
+        """Pointwise, dilated depthwise over time and frequency, pointwise, a recurrent gate, channels shuffled."""
+
+        def __init__(self, dilation: int) -> None:
+            super().__init__()
+            half = width // 2
+            self.p1, self.b1, self.a1 = nn.Conv2d(3 * half, width, 1), nn.BatchNorm2d(width), nn.PReLU()
+            self.d = nn.Conv2d(width, width, 3, padding=(0, 1), dilation=(dilation, 1), groups=width)
+            self.b2, self.a2 = nn.BatchNorm2d(width), nn.PReLU()
+            self.p2, self.b3 = nn.Conv2d(width, half, 1), nn.BatchNorm2d(half)
+            self.gate, self.out = nn.GRU(half, width, batch_first=True), nn.Linear(width, half)
+
+        def forward(self, x: Tensor, past: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            a, b = x[:, :8], x[:, 8:]
+            near = torch.cat(
+                [nn.functional.pad(a, [1, 0])[:, :, :, :33], a, nn.functional.pad(a, [0, 1])[:, :, :, 1:]], 1
+            )
+            y = self.a1(self.b1(self.p1(near)))
+            window = torch.cat([past, y], 2)
+            y = self.b3(self.p2(self.a2(self.b2(self.d(window)))))
+            energy = torch.mean(y * y, 3).transpose(1, 2)
+            g, h = self.gate(energy, h)
+            y = y * torch.sigmoid(self.out(g)).transpose(1, 2).unsqueeze(3)
+            return torch.stack([y, b], 2).reshape(1, width, 1, 33), window[:, :, 1:], h
+
+    class Dual(nn.Module):
+        """Two recurrent nets: along the frequencies in both directions, and along time for each frequency."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.along = nn.GRU(width, 8, batch_first=True, bidirectional=True)
+            self.f1, self.n1 = nn.Linear(width, width), nn.LayerNorm([33, width])
+            self.time = nn.GRU(width, width, batch_first=True)
+            self.f2, self.n2 = nn.Linear(width, width), nn.LayerNorm([33, width])
+
+        def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            x = x.permute(0, 2, 3, 1)[0]
+            y, _ = self.along(x, torch.zeros(2, 1, 8))
+            x = x + self.n1(self.f1(y))
+            z, h = self.time(x.transpose(0, 1), h)
+            x = x + self.n2(self.f2(z.transpose(0, 1)))
+            return x.unsqueeze(0).permute(0, 3, 1, 2), h
+
+    class Many(nn.Module):
+        """Encoder, two dual-path blocks, decoder with skips; 129 bands in, a complex mask out."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.c1, self.b1, self.a1 = nn.Conv2d(9, width, (1, 5), (1, 2), (0, 2)), nn.BatchNorm2d(width), nn.PReLU()
+            self.c2 = nn.Conv2d(width, width, (1, 5), (1, 2), (0, 2), groups=2)
+            self.b2, self.a2 = nn.BatchNorm2d(width), nn.PReLU()
+            self.down = nn.ModuleList([Block(d) for d in (1, 2, 5)])
+            self.dual = nn.ModuleList([Dual(), Dual()])
+            self.up = nn.ModuleList([Block(d) for d in (5, 2, 1)])
+            self.d2 = nn.ConvTranspose2d(width, width, (1, 5), (1, 2), (0, 2), groups=2)
+            self.b3, self.a3 = nn.BatchNorm2d(width), nn.PReLU()
+            self.d1, self.b4 = nn.ConvTranspose2d(width, 2, (1, 5), (1, 2), (0, 2)), nn.BatchNorm2d(2)
+
+        def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+            re, im = frame[:, 0], frame[:, 1]
+            x = torch.stack([torch.sqrt(re * re + im * im + 1e-12), re, im], 1).unsqueeze(2)
+            x = nn.functional.pad(x, [1, 1])
+            x = torch.cat([x[:, :, :, :129], x[:, :, :, 1:130], x[:, :, :, 2:]], 1)
+            e1 = self.a1(self.b1(self.c1(x)))
+            x = self.a2(self.b2(self.c2(e1)))
+            at, skips = 0, [x]
+            kept: list[Tensor] = []
+            for dilation, block in zip((1, 2, 5), self.down):
+                size = width * 2 * dilation * 33
+                past = state[:, at : at + size].view(1, width, 2 * dilation, 33)
+                h = state[:, at + size : at + size + width]
+                x, past, h = block(x, past, h.unsqueeze(0))
+                kept += [past.reshape(1, size), h[0]]
+                at += size + width
+                skips.append(x)
+            for dual in self.dual:
+                x, h = dual(x, state[:, at : at + 33 * width].view(1, 33, width))
+                kept.append(h.reshape(1, 33 * width))
+                at += 33 * width
+            for k, (dilation, block) in enumerate(zip((5, 2, 1), self.up)):
+                size = width * 2 * dilation * 33
+                past = state[:, at : at + size].view(1, width, 2 * dilation, 33)
+                h = state[:, at + size : at + size + width]
+                x, past, h = block(x + skips[3 - k], past, h.unsqueeze(0))
+                kept += [past.reshape(1, size), h[0]]
+                at += size + width
+            x = self.a3(self.b3(self.d2(x + skips[0])))
+            mask = torch.tanh(self.b4(self.d1(x + e1))).squeeze(2)
+            out = torch.stack([re * mask[:, 0] - im * mask[:, 1], im * mask[:, 0] + re * mask[:, 1]], 1)
+            return out, torch.cat(kept, 1)
+
+    torch.manual_seed(2)
+    state = 2 * sum(width * 2 * d * 33 + width for d in (1, 2, 5)) + 2 * 33 * width
+    return Many().eval(), [(1, 2, 129), (1, state)]
+
+
+def _torchscript(module: Any, shapes: list[tuple[int, ...]]) -> _Frame:
+    """A call of the module in TorchScript: traced, frozen or optimised for inference, whichever is fastest here."""
+    import torch
+
+    jit: Any = torch.jit
+    example, calls = torch.full(shapes[0], 0.1), []
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = jit.trace(module, (example, torch.zeros(shapes[1])), check_trace=False)
+        frozen = jit.freeze(traced)
+        calls = [_torch_frame(m, example, shapes[1]) for m in (traced, frozen, jit.optimize_for_inference(frozen))]
+
+    def seconds(frame: _Frame) -> float:
+        start = time.perf_counter()
+        for _ in range(10):
+            frame()
+        return time.perf_counter() - start
+
+    return min(calls, key=seconds)
+
+
+def _torch_frame(module: Any, example: Any, state_shape: tuple[int, ...]) -> _Frame:
+    import torch
+
+    state = [torch.zeros(state_shape)]
+
+    def frame() -> object:
+        with torch.inference_mode():
+            out, state[0] = module(example, state[0])
+        return out
+
+    for _ in range(5):
+        frame()
+    return frame
+
+
+def _onnx(module: Any, shapes: list[tuple[int, ...]]) -> _Frame:
+    """The module in ONNX Runtime on one thread, and a call of it."""
+    import onnx  # noqa: F401
+    import onnxruntime
+    import torch
+
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        examples = tuple(torch.zeros(s) for s in shapes)
+        export: Any = torch.onnx.export
+        export(
+            module, examples, file, input_names=["frame", "state"], output_names=["out", "next"], dynamo=False
+        )  # fmt: skip
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    feed = {"frame": np.full(shapes[0], 0.1, np.float32), "state": np.zeros(shapes[1], np.float32)}
+
+    def frame() -> object:
+        out, feed["state"] = session.run(None, feed)
+        return out
+
+    frame()
+    return frame
+
+
+def _ours(net: Net) -> tuple[Callable[[int], object], np.ndarray[Any, Any]]:
+    arena = net.arena()
+    net.inputs[0].of(arena)[...] = 0.1
+    return (lambda times: _repeat(times, net.address, arena.ctypes.data, net.weights.ctypes.data)), arena
+
+
+def _loop(frame: _Frame) -> Callable[[int], object]:
+    def repeated(times: int) -> None:
+        for _ in range(times):
+            frame()
+
+    return repeated
+
+
+def _medians(runs: dict[str, Callable[[int], object]]) -> dict[str, float]:
+    """Median time of a frame in microseconds, the contestants taking turns."""
+    counts, times = {}, {name: [] for name in runs}  # type: dict[str, int], dict[str, list[float]]
+    for name, run in runs.items():
+        run(3)
+        start = time.perf_counter()
+        run(3)
+        counts[name] = max(1, int(_ROUND_US / ((time.perf_counter() - start) / 3 * 1e6)))
+    for _ in range(_ROUNDS):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(counts[name])
+            times[name].append((time.perf_counter() - start) / counts[name] * 1e6)
+    return {name: float(np.median(t)) for name, t in times.items()}
+
+
+def _paced(runs: dict[str, Callable[[int], object]]) -> dict[str, dict[str, float]]:
+    """Median and 99.9th percentile in microseconds, with a pause before each frame, the contestants taking turns."""
+    times = {name: np.zeros(_PACED_FRAMES) for name in runs}
+    for k in range(_PACED_FRAMES):
+        for name, run in runs.items():
+            time.sleep(_PERIOD_S / len(runs))
+            start = time.perf_counter_ns()
+            run(1)
+            times[name][k] = (time.perf_counter_ns() - start) / 1e3
+    return {
+        name: {"p50_us": float(np.median(t)), "p999_us": float(np.percentile(t, 99.9))} for name, t in times.items()
+    }
+
+
+def _row(title: str, net: Net, peers: dict[str, _Frame], skipped: list[str], deviation: float) -> dict[str, Any]:
+    ours, arena = _ours(net)
+    runs = {"ours": ours, **{name: _loop(frame) for name, frame in peers.items()}}
+    hot, paced = _medians(runs), _paced(runs)
+    times = {name: us / hot["ours"] for name, us in hot.items() if name != "ours"}
+    return {
+        "net": title, "ours_us": hot["ours"], "peers_us": {n: us for n, us in hot.items() if n != "ours"},
+        "times_faster": times, "paced": paced, "paced_tail_ratio": paced["ours"]["p999_us"] / paced["ours"]["p50_us"],
+        "deviation_of_peak": deviation, "skipped": skipped, **net.report, "finite": bool(np.isfinite(arena).all()),
+    }  # fmt: skip
+
+
+def _net_row(title: str, make: Callable[[], tuple[Any, list[tuple[int, ...]]]]) -> dict[str, Any] | None:
+    import torch
+
+    from rtgan.generators.record import record
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        module, shapes = make()
+        net = compile(record(module, [torch.zeros(s) for s in shapes]), library.CARRY)
+        peers: dict[str, _Frame] = {}
+        skipped: list[str] = []
+        peers["TorchScript"] = _torchscript(module, shapes)
+        try:
+            peers["ONNX Runtime"] = _onnx(module, shapes)
+        except ImportError:
+            skipped.append("ONNX Runtime")
+        state, found = torch.zeros(shapes[1]), 0.0
+        arena = net.arena()
+        for _ in range(100):
+            frame = torch.randn(shapes[0])
+            with torch.inference_mode():
+                expected, state = module(frame, state)
+            net.inputs[0].of(arena)[...] = frame.numpy()
+            net.run(arena)
+            gap = np.abs(net.outputs[0].of(arena) - expected.numpy()).max() / float(expected.abs().max())
+            found = max(found, float(gap))
+        return _row(title, net, peers, skipped, found)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _shipped_row(name: str) -> dict[str, Any]:
+    loaded = library.load(name)
+    peers: dict[str, _Frame] = {}
+    skipped = ["ONNX Runtime"]
+    try:
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = torch.jit.load(str(loaded.path)).eval()  # type: ignore[no-untyped-call]
+        torch.set_num_threads(1)
+        peers["TorchScript"] = _torch_frame(module, torch.full(loaded.card.shapes[0], 0.1), loaded.card.shapes[1])
+    except ImportError:
+        skipped.append("TorchScript")
+    return _row(f"shipped: {name}", loaded.net, peers, skipped, library.deviation(loaded) or 0.0)
+
+
+def run(json: bool = False) -> list[dict[str, Any]]:
+    """Measure, print a table (or JSON), and return the rows.
+
+    Returns
+    -------
+    list of dict
+        ``net``, ``ours_us`` and ``peers_us`` (median of a frame, hot), ``times_faster``, ``paced`` (p50 and p99.9
+        with a pause before each frame), ``deviation_of_peak`` from TorchScript, ``skipped`` peers, and what the
+        compiler says of the net.
+    """
+    rows = []
+    try:
+        import torch  # noqa: F401
+
+        for title, make in (("two GRUs of 256", _wide_net), ("many small layers", _many_layer_net)):
+            row = _net_row(title, make)
+            if row is not None:
+                rows.append(row)
+    except ImportError:
+        pass
+    rows += [_shipped_row(name) for name in library.names()]
+    if json:
+        print(json_module.dumps(rows))
+    else:
+        _table(rows)
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    print("one frame, us (median; paced: after a pause of 2.7 ms)")
+    for row in rows:
+        peers = ", ".join(f"{n} {us:.0f} ({row['times_faster'][n]:.1f}x)" for n, us in row["peers_us"].items())
+        paced = row["paced"]["ours"]
+        print(f"{row['net']:26} ours {row['ours_us']:7.1f}   {peers}")
+        print(f"{'':26} paced p50 {paced['p50_us']:.1f}, p99.9 {paced['p999_us']:.1f}", end="")
+        print(f"   {row['operations']} operations in {row['steps']} steps, off by {row['deviation_of_peak']:.1e}")
+        if row["skipped"]:
+            print(f"{'':26} not measured: {', '.join(row['skipped'])}")

@@ -1,0 +1,202 @@
+"""The card of a model: what it hears and says, read out of its TorchScript file without torch.
+
+A TorchScript file is a zip archive; the card is ``extra/card.json`` in it, a test vector may lie beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtgan.errors import RtganError
+from rtgan.generators.files import sha256_of
+
+SCHEMA = 1
+_LARGEST = 1 << 26
+
+
+def _text(low: int = 1, high: int = 2000) -> tuple[Any, str]:
+    return (lambda v: isinstance(v, str) and low <= len(v) <= high), f"a text of {low} to {high} characters"
+
+
+def _number(low: int, high: int) -> tuple[Any, str]:
+    return (lambda v: type(v) is int and low <= v <= high), f"a whole number from {low} to {high}"
+
+
+_REQUIRED: dict[str, tuple[Any, str]] = {
+    "schema": ((lambda v: v == SCHEMA and type(v) is int), f"{SCHEMA}"),
+    "name": _text(high=100),
+    "task": _text(high=100),
+    "version": _number(0, 10**9),
+    "licence": _text(high=200),
+    "description": _text(low=0),
+    "sample_rate_hz": _number(8000, 384000),
+    "n_fft": _number(8, 65536),
+    "hop_samples": _number(1, 65536),
+    "synthesis_samples": _number(1, 65536),
+    "lookahead_frames": _number(0, 1000),
+    "latency_samples": _number(0, 10**6),
+    "channels": _number(1, 64),
+    "state_size": _number(0, 10**8),
+}
+_OPTIONAL: dict[str, tuple[Any, str]] = {
+    "parameters": _number(0, 10**12),
+    "macs_per_frame": _number(0, 10**12),
+    "training": ((lambda v: isinstance(v, dict)), "a table"),
+    "metrics": ((lambda v: isinstance(v, dict)), "a table"),
+    "test_vector": ((lambda v: isinstance(v, dict) and isinstance(v.get("file"), str)), "a table with a file"),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model declares about itself.
+
+    Attributes
+    ----------
+    name, task, licence, description : str
+    version : int
+    sample_rate_hz : int
+    n_fft, hop_samples, synthesis_samples : int
+        Its short-time Fourier transform.
+    lookahead_frames : int
+    latency_samples : int
+        Algorithmic latency, at ``sample_rate_hz``.
+    channels, state_size : int
+    sha256 : str
+        Of the whole file.
+    fields : mapping
+        Everything in the card, also what this class does not name.
+    """
+
+    name: str
+    task: str
+    version: int
+    licence: str
+    description: str
+    sample_rate_hz: int
+    n_fft: int
+    hop_samples: int
+    synthesis_samples: int
+    lookahead_frames: int
+    latency_samples: int
+    channels: int
+    state_size: int
+    sha256: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def bins(self) -> int:
+        """Frequencies of one frame."""
+        return self.n_fft // 2 + 1
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of ``forward(frame, state)`` for one channel."""
+        return [(1, 2, self.bins), (1, self.state_size)]
+
+
+def parse_card(data: Any, where: str, sha256: str = "") -> Card:
+    """Check a card's plain form.
+
+    Raises
+    ------
+    RtganError
+        Naming the file, the key and what is allowed.
+    """
+    if not isinstance(data, dict):
+        raise RtganError(f"the card of {where} is not a table")
+    for key, (valid, allowed) in _REQUIRED.items():
+        if key not in data:
+            raise RtganError(f"the card of {where} lacks '{key}'")
+        if not valid(data[key]):
+            raise RtganError(f"the card of {where} has {key} = {_shown(data[key])}; allowed is {allowed}")
+    for key, (valid, allowed) in _OPTIONAL.items():
+        if key in data and not valid(data[key]):
+            raise RtganError(f"the card of {where} has {key} = {_shown(data[key])}; allowed is {allowed}")
+    if data["hop_samples"] > data["synthesis_samples"] or data["synthesis_samples"] > data["n_fft"]:
+        raise RtganError(f"the card of {where} needs hop_samples <= synthesis_samples <= n_fft")
+    if data["n_fft"] % 2:
+        raise RtganError(f"the card of {where} has n_fft = {data['n_fft']}; allowed are even numbers")
+    named = {k: data[k] for k in _REQUIRED if k != "schema"}
+    return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_extra(path: str | Path, name: str) -> bytes | None:
+    """The bytes of an extra file of a TorchScript archive, or None."""
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if not any(e.filename.endswith("/constants.pkl") or e.filename.endswith("/data.pkl") for e in entries):
+                raise RtganError(f"{path} is an archive but no TorchScript model")
+            for entry in entries:
+                if entry.filename.split("/", 1)[-1] == f"extra/{name}":
+                    if entry.file_size > _LARGEST:
+                        raise RtganError(f"{path} carries a {name} of {entry.file_size} bytes, which is too large")
+                    return archive.read(entry)
+    except FileNotFoundError:
+        raise RtganError(f"there is no model {path}") from None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        raise RtganError(f"{path} is not a TorchScript model: the file is truncated or of another kind") from error
+    except OSError as error:
+        raise RtganError(f"{path} cannot be read: {error.strerror or error}") from error
+    return None
+
+
+def read_card(path: str | Path) -> Card:
+    """Read and check the card of a TorchScript model [main thread; no torch].
+
+    Raises
+    ------
+    RtganError
+        When the file is missing, truncated, of another kind, or its card is not valid.
+    """
+    raw = read_extra(path, "card.json")
+    if raw is None:
+        raise RtganError(f"{path} has no card: export it with 'rtgan export', or add card.json as an extra file")
+    try:
+        data = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise RtganError(f"the card of {path} is not valid JSON: {error}") from error
+    return parse_card(data, str(path), sha256_of(path))
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float32]] | None:
+    """Frames to play and the answer expected: ``input`` and ``output``, each (frames, 2, bins); None without one."""
+    entry = card.fields.get("test_vector")
+    if not entry:
+        return None
+    raw = read_extra(path, entry["file"])
+    if raw is None:
+        raise RtganError(f"{path} names a test vector {entry['file']} that it does not carry")
+    try:
+        with np.load(io.BytesIO(base64.b64decode(raw, validate=True)), allow_pickle=False) as arrays:
+            vector = {k: np.asarray(arrays[k], np.float32) for k in ("input", "output")}
+    except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise RtganError(f"the test vector of {path} cannot be read: {error}") from error
+    shape = vector["input"].shape
+    if len(shape) != 3 or math.prod(shape) == 0 or shape[1:] != (2, card.bins) or vector["output"].shape != shape:
+        raise RtganError(f"the test vector of {path} has shape {shape}; expected is (frames, 2, {card.bins})")
+    return vector

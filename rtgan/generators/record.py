@@ -1,0 +1,337 @@
+"""Record what a torch module does to its inputs, as a `Program`. The only file of playing's side that needs torch.
+
+The module is run once under a dispatch mode within ``torch.inference_mode``: composite operations (linear, conv,
+gru ...) stay whole, and storage identity, offsets and strides come with the tensors, so views vanish and in-place
+writes are exact. Control flow is baked in, as by any trace; it is therefore recorded from different inputs and a
+module whose record differs, or that looks at a value, is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rtgan.errors import RtganError
+from rtgan.generators.operations import SUPPORTED
+from rtgan.generators.program import Program, Storage, View
+
+Tensor = torch.Tensor
+
+#: The result depends on the shape of the argument only, never on its values.
+_CREATION = {
+    "empty_like", "zeros_like", "ones_like", "full_like", "new_empty", "new_zeros", "new_ones", "new_full",
+    "new_empty_strided", "empty_strided",
+}  # fmt: skip
+_EMPTY = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"}
+#: These hand a value of a tensor to the program's control flow.
+_READS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "masked_select", "unique"}
+#: Random only through a dropout rate.
+_DROPOUTS = {"dropout", "gru", "lstm", "rnn_tanh", "scaled_dot_product_attention"}
+_DROPPED = {"dtype", "layout", "device", "pin_memory", "memory_format", "generator", "non_blocking", "out"}
+
+
+class _Refused(Exception):
+    """Raised inside the module's run; becomes one sentence once the source line is known."""
+
+
+def _is_still(name: str, given: dict[str, Any]) -> bool:
+    """Whether an operation that can be random is not, with these arguments."""
+    rate = given.get("dropout", given.get("dropout_p", given.get("p", 0.0)))
+    return name in _DROPOUTS and (not rate or not given.get("train", True))
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Collect the operations that depend on the inputs or on mutable state."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ops: list[dict[str, Any]] = []
+        self.storages: list[Storage] = []
+        self.chunks: list[np.ndarray[Any, Any]] = []
+        self.length = 0
+        self.alive: list[Tensor] = []
+        self.ids: dict[int, int] = {}
+        self.of: dict[int, Tensor] = {}
+        self.tainted: set[int] = set()
+        self.exported: dict[int, int] = {}
+        self.written: set[int] = set()
+        self.reason: str | None = None
+
+    # -- memory
+
+    def key(self, t: Tensor) -> int:
+        k = int(t.untyped_storage()._cdata)
+        if k not in self.of:
+            # A live reference keeps the storage's address from being used again.
+            self.alive.append(t)
+            self.of[k] = t
+        return k
+
+    def store(self, values: np.ndarray[Any, Any]) -> int:
+        at = self.length
+        padded = np.zeros(-(-values.size // 16) * 16, np.float32)
+        padded[: values.size] = values.ravel()
+        self.chunks.append(padded)
+        self.length += padded.size
+        return at
+
+    def whole(self, t: Tensor) -> np.ndarray[Any, Any]:
+        """All values of a tensor's storage."""
+        size = t.untyped_storage().nbytes() // t.element_size()
+        flat = torch.empty(0, dtype=t.dtype).set_(t.untyped_storage(), 0, (size,), (1,))
+        return flat.to(torch.float32).clone().numpy()
+
+    def declare(self, t: Tensor, kind: str) -> int:
+        k = self.key(t)
+        size = t.untyped_storage().nbytes() // t.element_size()
+        at = self.store(self.whole(t)) if kind in ("const", "state") else -1
+        self.storages.append(Storage(size, kind, at))
+        index = len(self.storages) - 1
+        if kind == "const":
+            self.exported[k] = index
+        else:
+            self.ids[k] = index
+            self.tainted.add(k)
+        return index
+
+    def view(self, t: Tensor) -> View:
+        k = self.key(t)
+        if k in self.tainted:
+            index = self.ids[k]
+        else:
+            index = self.exported[k] if k in self.exported else self.declare(t, "const")
+        return View(index, int(t.storage_offset()), tuple(t.shape), tuple(t.stride()))
+
+    # -- operations
+
+    def refuse(self, reason: str) -> _Refused:
+        """Remember why: TorchScript's interpreter loses the exception's text."""
+        self.reason = reason
+        return _Refused(reason)
+
+    def plain(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if self.key(value) not in self.tainted and value.dtype in (torch.int64, torch.int32, torch.bool):
+                return {"ints": [int(v) for v in value.reshape(-1).tolist()], "shape": list(value.shape)}
+            return {"t": self.view(value).json()}
+        if isinstance(value, (list, tuple)):
+            return [self.plain(v) for v in value]
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        return str(value)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        schema = func._schema
+        name = schema.name.split("::")[-1]
+        given: dict[str, Any] = {}
+        for i, argument in enumerate(schema.arguments):
+            if i < len(args):
+                given[argument.name] = args[i]
+            elif argument.name in kwargs:
+                given[argument.name] = kwargs[argument.name]
+            elif argument.has_default_value():
+                given[argument.name] = argument.default_value
+            if str(argument.type) == "Tensor" and isinstance(given.get(argument.name), (bool, int, float)):
+                # TorchScript hands plain numbers to arguments that are tensors.
+                given[argument.name] = torch.tensor(given[argument.name])
+        call = [given[a.name] for a in schema.arguments if not a.kwarg_only and a.name in given]
+        options = {a.name: given[a.name] for a in schema.arguments if a.kwarg_only and a.name in given}
+
+        tensors = [
+            t for v in given.values() for t in (v if isinstance(v, (list, tuple)) else [v]) if isinstance(t, Tensor)
+        ]
+        targets = [
+            given[a.name]
+            for a in schema.arguments
+            if a.alias_info is not None and a.alias_info.is_write and isinstance(given.get(a.name), Tensor)
+        ]
+        depends = any(self.key(t) in self.tainted for t in tensors)
+        if torch.Tag.nondeterministic_seeded in func.tags and not _is_still(name, given):
+            raise self.refuse(f"the operation aten::{name} is random")
+        if depends and name in _READS:
+            raise self.refuse(f"its course depends on the data (aten::{name} reads a value)")
+        if not depends or name in _CREATION:
+            for t in targets:
+                self.written.add(self.key(t))
+                self.exported.pop(self.key(t), None)
+            result = func(*call, **options)
+            if name in _EMPTY:
+                result.zero_()
+            return result
+        stem = name[:-1] if name.endswith("_") and not name.endswith("__") and targets else name
+        if stem not in SUPPORTED and not schema.is_mutable:
+            with self:
+                result = func.decompose(*call, **options)
+            if result is not NotImplemented:
+                return result
+        for t in targets:
+            self.written.add(self.key(t))
+            if self.key(t) not in self.tainted:
+                # Written for the first time: until now it was a constant, which each run must find again.
+                kept = View(self.declare(t, "const"), 0, (self.whole(t).size,), (1,))
+                del self.exported[self.key(t)]
+                index = self.declare(t, "temp")
+                start = View(index, 0, kept.shape, (1,))
+                self.ops.append({"op": "start", "args": {"self": {"t": kept.json()}}, "out": [start.json()], "at": ""})
+        plain = {k: self.plain(v) for k, v in given.items() if k not in _DROPPED or (k == "out" and not targets)}
+        result = func(*call, **options)
+        results = [r for r in (result if isinstance(result, (list, tuple)) else [result]) if isinstance(r, Tensor)]
+        if not results:
+            return result
+        sources = {self.key(t) for t in tensors}
+        if not targets and all(self.key(r) in sources for r in results):
+            return result
+        if stem not in SUPPORTED:
+            raise self.refuse(f"the operation aten::{name} is not known")
+        for r in results:
+            if r.dtype not in (torch.float32, torch.bool):
+                raise self.refuse(
+                    f"the operation aten::{name} works on {str(r.dtype).removeprefix('torch.')}, not on float32"
+                )
+            if self.key(r) not in self.tainted:
+                self.declare(r, "temp")
+        self.ops.append({"op": stem, "args": plain, "out": [self.view(r).json() for r in results], "at": ""})
+        return result
+
+
+def _state_tensors(module: Any) -> dict[str, Tensor]:
+    if not isinstance(module, torch.nn.Module):
+        return {}
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _owner(module: Any, name: str) -> tuple[Any, str]:
+    *path, leaf = name.split(".")
+    for part in path:
+        module = getattr(module, part)
+    return module, leaf
+
+
+def _explain(error: BaseException) -> str:
+    """Where in the scripted source something happened, from TorchScript's own traceback."""
+    found = re.findall(r'File "([^"]+)", line (\d+)[^\n]*\n((?:[^\n]*\n)*?)[^\n]*~~~', str(error))
+    if not found:
+        return ""
+    file, line, text = found[-1]
+    code = text.rstrip().splitlines()[-1].strip() if text.strip() else ""
+    return f" ({file.replace(chr(92), '/').rsplit('/', 1)[-1]}, line {line}{': ' + code if code else ''})"
+
+
+def _flat(result: Any) -> list[Any]:
+    """Outputs in tuples of tuples, in order."""
+    if isinstance(result, (list, tuple)):
+        return [t for part in result for t in _flat(part)]
+    return [result]
+
+
+def _run(
+    module: Any, examples: Sequence[Tensor], mutable: set[str]
+) -> tuple[_Recorder, list[View], list[View], set[str], dict[str, Tensor]]:
+    recorder = _Recorder()
+    inputs = [t.detach().clone().contiguous() for t in examples]
+    tensors = _state_tensors(module)
+    with torch.inference_mode():
+        views = []
+        for t in inputs:
+            recorder.declare(t, "input")
+            views.append(recorder.view(t))
+        for name in sorted(mutable):
+            if recorder.key(tensors[name]) not in recorder.tainted:
+                recorder.declare(tensors[name], "state")
+        try:
+            with recorder:
+                result = module(*inputs)
+        except Exception as error:
+            reason = recorder.reason
+            if reason is None:
+                raise RtganError(
+                    f"the generator fails on its example input: {str(error).strip().splitlines()[-1]}"
+                ) from error
+            raise RtganError(f"the generator cannot be lowered: {reason}{_explain(error)}") from error
+        results = _flat(result)
+        outputs = []
+        for k, r in enumerate(results):
+            if not isinstance(r, Tensor) or r.dtype != torch.float32:
+                raise RtganError(f"the generator cannot be lowered: output {k} is not a float32 tensor")
+            outputs.append(recorder.view(r))
+        changed = set()
+        for name, after in _state_tensors(module).items():
+            before = tensors.get(name)
+            if before is None or recorder.key(after) == recorder.key(before):
+                continue
+            changed.add(name)
+            if name in mutable:
+                if after.shape != before.shape:
+                    raise RtganError(f"the generator cannot be lowered: its buffer {name} changes shape")
+                arguments = {"self": {"t": recorder.view(before).json()}, "src": {"t": recorder.view(after).json()}}
+                recorder.ops.append({"op": "copy", "args": arguments, "out": [recorder.view(before).json()], "at": ""})
+    touched = changed | {n for n, t in tensors.items() if recorder.key(t) in recorder.written}
+    return recorder, views, outputs, touched, tensors
+
+
+def record(
+    module: Any, example_inputs: Sequence[Tensor], source: str = "", meta: dict[str, Any] | None = None
+) -> Program:
+    """Record ``module(*example_inputs)`` as a program [main thread; needs torch].
+
+    Parameters
+    ----------
+    module : torch.nn.Module, torch.jit.ScriptModule or callable
+        In evaluation mode; float32. Buffers it writes become the program's own state.
+    example_inputs : sequence of torch.Tensor
+        float32; only their shapes matter. The module also runs on random values of these shapes.
+    source : str
+        SHA-256 of the file it came from.
+    meta : dict
+        Plain JSON kept with the program.
+
+    Raises
+    ------
+    RtganError
+        When an operation is unknown or the course of the computation depends on the data; the message names the
+        operation and, for scripted code, its source line.
+    """
+    for k, t in enumerate(example_inputs):
+        if t.dtype != torch.float32:
+            raise RtganError(f"the generator's input {k} is not float32")
+    generator = torch.Generator().manual_seed(20240229)
+    others = [[torch.randn(t.shape, generator=generator) * scale for t in example_inputs] for scale in (1.0, 0.01)]
+    kept = {name: t.detach().clone() for name, t in _state_tensors(module).items()}
+
+    def restore(names: set[str], objects: dict[str, Tensor]) -> None:
+        with torch.inference_mode():
+            for name in names:
+                owner, leaf = _owner(module, name)
+                setattr(owner, leaf, objects[name])
+                objects[name].copy_(kept[name])
+
+    if isinstance(module, torch.nn.Module) and getattr(module, "training", False):
+        raise RtganError("the generator is in training mode: call eval() before it is recorded")
+    with (
+        torch.jit.optimized_execution(False) if hasattr(torch.jit, "optimized_execution") else contextlib.nullcontext()
+    ):
+        # The first run finds which buffers the module writes; the others treat those as state from the start.
+        _, _, _, touched, objects = _run(module, example_inputs, set())
+        restore(touched, objects)
+        first, inputs, outputs, _, objects = _run(module, others[0], touched)
+        restore(touched, objects)
+        second, _, again, _, objects = _run(module, others[1], touched)
+        restore(touched, objects)
+    if first.ops != second.ops or outputs != again or first.storages != second.storages:
+        raise RtganError(
+            "the generator cannot be lowered: its course depends on the data (two inputs, two different records)"
+        )
+    weights = np.concatenate(first.chunks) if first.chunks else np.zeros(0, np.float32)
+    weights_again = np.concatenate(second.chunks) if second.chunks else np.zeros(0, np.float32)
+    if not np.array_equal(weights, weights_again, equal_nan=True):
+        raise RtganError("the generator cannot be lowered: it keeps hidden state or random values outside its buffers")
+    program = Program(first.ops, first.storages, inputs, outputs, weights, source, dict(meta or {}))
+    program.check()
+    return program
