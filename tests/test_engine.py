@@ -26,7 +26,9 @@ def chain(*plugins: str | Plugin, **values: dict[str, float]) -> list[ChainItem]
     return items
 
 
-def engine_with(items: list[ChainItem], channels: int = 1, max_block: int = 1024, **more: object) -> tuple[Engine, Graph]:
+def engine_with(
+    items: list[ChainItem], channels: int = 1, max_block: int = 1024, **more: object
+) -> tuple[Engine, Graph]:
     engine = Engine(RATE, channels, max_block=max_block, **more)  # type: ignore[arg-type]
     graph = Graph(items, RATE, max_block, channels)
     engine.publish(graph)
@@ -133,7 +135,7 @@ def test_values_that_are_not_numbers_silence_and_bypass_the_guilty_node_which_re
 
 
 def test_a_node_that_keeps_failing_is_left_out_ever_longer() -> None:
-    engine, graph = engine_with([ChainItem(Poison(), {"on": 1.0})])
+    engine, _ = engine_with([ChainItem(Poison(), {"on": 1.0})])
     out = run(engine, np.full((RATE * 8, 1), 0.1, np.float32), 480)
     assert np.isfinite(out).all()
     faults = [r.when for r in engine.poll() if r.kind == events.FAULT]

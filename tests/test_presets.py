@@ -125,7 +125,7 @@ def test_a_users_preset_comes_before_the_factorys() -> None:
 
 
 def test_unknown_names_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no preset 'nothing'; known are: .*bypass"):
+    with pytest.raises(UsageError, match=r"there is no preset 'nothing'; known are: .*bypass"):
         presets.load("nothing")
     with pytest.raises(UsageError, match="there is no preset file"):
         presets.load(str(tmp_path / "x.yaml"))

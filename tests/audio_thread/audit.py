@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import pkgutil
 import re
 import struct
 import sys
@@ -19,21 +18,24 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-
-import rtgan.kernels
-import rtgan.plugins
 import violations
+
+import rtgan
 from rtgan.graph import ChainItem, Graph
 from rtgan.kernels.native import NODES
 from rtgan.plugin import plugin_class, plugin_ids
 
 
 def native_modules() -> list[str]:
-    """Every module whose functions may run on the audio thread."""
-    names = ["rtgan.engine", "rtgan.graph", "rtgan.resampling", "rtgan.params", "rtgan.events"]
-    for package in (rtgan.kernels, rtgan.plugins):
-        names += [f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
-    return names
+    """Every module that registers functions for the audio thread."""
+    package = Path(rtgan.__file__).parent
+    files = [*package.rglob("*.py"), *(package / "kernels").glob("*.py")]  # the latter is a link
+    names = {
+        ".".join(("rtgan", *path.relative_to(package).with_suffix("").parts))
+        for path in files
+        if re.search(r"^@node\b|^ *NODES\[", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    return sorted(names)
 
 
 def undefined_symbols(elf: bytes) -> set[str]:
@@ -133,7 +135,7 @@ def escaped() -> dict[str, list[str]]:
 if __name__ == "__main__":
     for module_name in native_modules():
         importlib.import_module(module_name)
-    rtgan.kernels.fft.plan(512)  # the transform's entries are compiled when they are first asked for
+    sys.modules["rtgan.kernels.fft"].plan(512)  # its functions are compiled when they are first asked for
     unaccounted = escaped()
     json.dump(
         {"calls": {name: outside(n.inspect_llvm()) for name, n in NODES.items()}, "escaped": unaccounted}, sys.stdout

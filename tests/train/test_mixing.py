@@ -81,6 +81,4 @@ def test_settings_are_checked(wrong: dict[str, Any]) -> None:
 
 
 def test_development_mixes_alter_nothing() -> None:
-    assert (
-        PLAIN.equaliser_db == 0 and PLAIN.alter_noise_chance == 0 and PLAIN.speed == PLAIN.noise_speed == (1.0, 1.0)
-    )
+    assert PLAIN.equaliser_db == 0 and PLAIN.alter_noise_chance == 0 and PLAIN.speed == PLAIN.noise_speed == (1.0, 1.0)
