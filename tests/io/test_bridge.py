@@ -16,7 +16,9 @@ from rtgan.graph import Graph
 from rtgan.io.bridge import Bridge
 
 
-def transport(in_block: int, out_block: int, drift: float, seconds: float = 4.0) -> tuple[np.ndarray, np.ndarray, Bridge]:
+def transport(
+    in_block: int, out_block: int, drift: float, seconds: float = 4.0
+) -> tuple[np.ndarray, np.ndarray, Bridge]:
     """Run both callbacks as two devices would, the input's clock faster by ``drift``."""
     engine = Engine(48000, 1)
     engine.publish(Graph([], 48000, 1024, 1))

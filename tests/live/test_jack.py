@@ -122,7 +122,14 @@ def test_the_host_adds_no_frame_beyond_the_declared_latency(jack: Callable[..., 
 
 def test_the_chains_latency_is_the_declared_one_on_the_device(jack: Callable[..., Jack], tmp_path: Path) -> None:
     frames, _ = perform(
-        jack(256, wait=True), tmp_path, "--preset", "voice-basic", "--set", "gate.threshold_db=-90", "--set", "highpass.cutoff_hz=10"
+        jack(256, wait=True),
+        tmp_path,
+        "--preset",
+        "voice-basic",
+        "--set",
+        "gate.threshold_db=-90",
+        "--set",
+        "highpass.cutoff_hz=10",
     )
     assert lag(frames[:, 1], frames[:, 0]) == 48  # the limiter's look-ahead of 1 ms
 
@@ -185,7 +192,7 @@ def test_a_device_that_refuses_the_rate(jack: Callable[..., Jack]) -> None:
 
 @pytest.mark.parametrize("rate", [44100, 88200, 96000])
 def test_devices_of_other_rates(jack: Callable[..., Jack], tmp_path: Path, cli: Callable[..., Any], rate: int) -> None:
-    frames, _ = perform(jack(1024, rate, wait=True), tmp_path, "--preset", "stage", "--record", "take.wav", seconds=3)
+    perform(jack(1024, rate, wait=True), tmp_path, "--preset", "stage", "--record", "take.wav", seconds=3)
     wet, recorded_rate = soundfile.read(tmp_path / "take.wav", dtype="float32")
     assert recorded_rate == rate
     assert np.abs(wet).max() > 0.01
@@ -227,7 +234,9 @@ stop.set()
         ["jack_simple_client"], env=server.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        host = subprocess.Popen([sys.executable, "-c", script], env={**server.env, "PYTHONPATH": str(ROOT)}, cwd=tmp_path)
+        host = subprocess.Popen(
+            [sys.executable, "-c", script], env={**server.env, "PYTHONPATH": str(ROOT)}, cwd=tmp_path
+        )
         server.wait_port("PortAudio:in_0")
         server.wait_port("jack_simple_client:output1")
         server.connect("jack_simple_client:output1", "PortAudio:in_0")
