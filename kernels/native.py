@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core.caching import Cache
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic as _intrinsic
 
 # numba types its decorators for Python callers; what they make is called from compiled code.
@@ -25,6 +27,29 @@ cfunc: Any = numba.cfunc
 _njit: Any = numba.njit
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _look_into_the_cache_first() -> None:
+    """Load our cached functions without numba's whole library of types.
+
+    Before numba looks into its cache it loads every implementation it knows, and scipy where it is installed:
+    more than half of the time from start to sound. Functions on scalars, addresses and plain arrays need none of
+    that to be loaded; a compilation, where the cache has nothing, loads it all by itself.
+    """
+    original = Cache.load_overload
+
+    def load_overload(self: Any, sig: Any, target_context: Any) -> Any:
+        if not self._py_func.__module__.startswith("rtgan."):
+            return original(self, sig, target_context)
+        rtsys.initialize(target_context)  # symbols that wrappers of array functions are linked with
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+    if all(hasattr(Cache, name) for name in ("_load_overload", "_guard_against_spurious_io_errors")):
+        Cache.load_overload = load_overload
+
+
+_look_into_the_cache_first()
 
 #: Options of every kernel on raw memory. ``fastmath`` is chosen kernel by kernel: in sample-rate loops it
 #: would break bit-exact block-size invariance.

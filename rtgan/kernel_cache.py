@@ -36,7 +36,7 @@ def _sources() -> list[Path]:
     found = []
     for path in sorted([*(_PACKAGE / "kernels").glob("*.py"), *_PACKAGE.rglob("*.py")]):
         text = path.read_bytes()
-        if b"native import" in text or b"numba" in text:
+        if any(mark in text for mark in (b"native import", b"import numba", b"from numba")):
             found.append(path)
     return found
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, speechlike
+from support import ROOT, speechlike
 
 Cli = Callable[..., Any]
 

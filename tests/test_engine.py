@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import speechlike
 from numpy.typing import NDArray
 from planted import Delay, Overrun, Poison
+from support import speechlike
 
 from rtgan import events
 from rtgan.engine import Engine

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, speechlike
+from support import ROOT, speechlike
 
 from rtgan import Host, offline
 from rtgan.errors import UsageError

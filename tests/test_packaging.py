@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, speechlike
+from support import ROOT, speechlike
 
 pytestmark = pytest.mark.slow
 

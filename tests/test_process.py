@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import speechlike
+from support import speechlike
 
 import rtgan
 from rtgan import offline, presets

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import speechlike
 from planted import FixedRate
+from support import speechlike
 
 from rtgan.engine import Engine
 from rtgan.errors import UsageError

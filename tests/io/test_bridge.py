@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import ROOT, Jack
+from support import ROOT, Jack
 
 from rtgan.engine import Engine
 from rtgan.graph import Graph

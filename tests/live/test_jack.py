@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, Jack, speechlike
 from numpy.typing import NDArray
+from support import ROOT, Jack, speechlike
 
 pytestmark = [pytest.mark.jack, pytest.mark.slow]
 
