@@ -21,7 +21,6 @@ _LINES = (
     ("en-gb", "Good evening, and thank you for having me. Can you hear me over all that noise?"),
     ("en-us+f3", "Yes, we can. The fan, the hum and the street go, and the voices stay."),
 )
-_SECONDS = 12.0
 _SNR_DB = 6.0
 
 
@@ -34,7 +33,6 @@ def _speech() -> NDArray[np.float32]:
             samples, rate = files.read(path)
             parts += [convert(samples, rate, RATE_HZ)[0], np.zeros(RATE_HZ // 2, np.float32)]
     voice = np.concatenate(parts)
-    voice = np.pad(voice, (0, max(0, int(_SECONDS * RATE_HZ) - len(voice))))[: int(_SECONDS * RATE_HZ)]
     return np.asarray(voice / np.abs(voice).max(), np.float32)
 
 

@@ -1,0 +1,186 @@
+"""From a checkpoint to a TorchScript file that carries its own card and test vector."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import RtganError, UsageError
+from ..version import VERSION
+from .data import generated_corpus
+from .loop import TrainConfig, load_checkpoint, parse_config
+from .mixing import Mixer, MixSettings
+from .networks import Denoiser, StreamingDenoiser, count_parameters, macs_per_frame, pick, stream
+
+CARD = "card.json"
+TEST_VECTOR = "test_vector.npz.b64"
+LICENCE = "MIT"
+_VECTOR_FRAMES = 32
+
+
+def _commit() -> str:
+    """Commit of the source tree, marked where training differs from it, or the version of an installed package."""
+    folder = str(Path(__file__).parent)
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return f"{commit} with changes" if git("status", "--porcelain", "--", folder) else commit
+    except (OSError, subprocess.SubprocessError):
+        return f"version {VERSION}"
+
+
+def test_spectrum(config: TrainConfig, frames: int = _VECTOR_FRAMES) -> Tensor:
+    """A reproducible noisy spectrum ``(1, 2, frames, bins)`` made without recordings."""
+    stft = config.stft
+    seconds = max(0.5, (frames + 8) * stft.hop_samples / config.network.sample_rate_hz)
+    corpus = generated_corpus(seed=7, seconds=1.0, voices=6)
+    mix = Mixer(corpus, MixSettings(seconds=seconds, speechless_chance=0.0, pause_chance=0.0), seed=7)(0)
+    return stft.analyse(torch.from_numpy(mix.noisy)[None])[:, :, -frames:]
+
+
+test_spectrum.__test__ = False  # type: ignore[attr-defined]
+
+
+def scripted(net: Denoiser, head: int) -> torch.jit.ScriptModule:
+    """The streaming form of one head as TorchScript."""
+    module: torch.jit.ScriptModule = torch.jit.script(StreamingDenoiser(net.cpu(), head).eval())
+    return module
+
+
+def build_card(
+    config: TrainConfig,
+    net: Denoiser,
+    lookahead: int,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    description: str | None = None,
+) -> dict[str, Any]:
+    """The card of an export: what it is, what it hears and says, where it comes from."""
+    stft = config.stft
+    latency = stft.synthesis_samples + lookahead * stft.hop_samples
+    kept = [k for k in net.state_dict() if not k.startswith("heads.")]
+    head = net.heads[pick(config.network.lookaheads, lookahead)]
+    trunk = sum(net.state_dict()[k].numel() for k in kept if k not in ("average", "spread"))
+    return {
+        "schema": 1,
+        "name": name or config.name,
+        "task": "denoise",
+        "version": config.version,
+        "licence": LICENCE,
+        "sample_rate_hz": config.network.sample_rate_hz,
+        "n_fft": stft.n_fft,
+        "hop_samples": stft.hop_samples,
+        "synthesis_samples": stft.synthesis_samples,
+        "lookahead_frames": lookahead,
+        "latency_samples": latency,
+        "channels": 1,
+        "state_size": StreamingDenoiser(net, pick(config.network.lookaheads, lookahead)).state_size,
+        "parameters": trunk + count_parameters(head),
+        "macs_per_frame": macs_per_frame(config.network),
+        "description": description or config.description,
+        "training": dict(training),
+        "metrics": dict(metrics or {}),
+        "test_vector": {"file": TEST_VECTOR, "frames": _VECTOR_FRAMES, "encoding": "base64 of npz: input, output"},
+    }
+
+
+def write_model(module: torch.jit.ScriptModule, card: Mapping[str, Any], spectrum: Tensor, path: Path) -> None:
+    """Save a scripted module with its card and the answer it gives to `spectrum`, atomically."""
+    with torch.no_grad():
+        answer = stream(module, spectrum, int(card["state_size"]))
+    if not torch.isfinite(answer).all():
+        raise RtganError("The net gives values that are not finite on the test vector; it was not exported.")
+    packed = io.BytesIO()
+    frames_in = spectrum[0].transpose(0, 1).contiguous().numpy()
+    frames_out = answer[0].transpose(0, 1).contiguous().numpy()
+    np.savez_compressed(packed, input=frames_in, output=frames_out)
+    extra = {
+        CARD: json.dumps(dict(card), indent=1, sort_keys=True, ensure_ascii=False),
+        TEST_VECTOR: base64.b64encode(packed.getvalue()).decode("ascii"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    torch.jit.save(module, str(partial), _extra_files=extra)
+    os.replace(partial, path)
+
+
+def read_model(path: Path) -> tuple[torch.jit.ScriptModule, dict[str, Any], dict[str, NDArray[np.float32]]]:
+    """Load an export: module, card, test vector (``input`` and ``output``, each ``(frames, 2, bins)``)."""
+    if not path.is_file():
+        raise UsageError(f"There is no model at {str(path)!r}.")
+    extra: dict[str, Any] = {CARD: "", TEST_VECTOR: ""}
+    try:
+        module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
+        card = json.loads(extra[CARD])
+        with np.load(io.BytesIO(base64.b64decode(extra[TEST_VECTOR]))) as vector:
+            arrays = {name: vector[name] for name in ("input", "output")}
+    except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RtganError(f"The file {str(path)!r} is not a model with a card: {reason}.") from error
+    return module.eval(), card, arrays
+
+
+def export_run(
+    run: Path,
+    path: Path,
+    lookahead: int | None = None,
+    name: str | None = None,
+    description: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Export the averaged weights of a run.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder or checkpoint file.
+    path : Path
+        File to write.
+    lookahead : int, optional
+        Which head, by its look-ahead in frames; the config's by default.
+    name, description : str, optional
+        Instead of the config's.
+    metrics : mapping, optional
+        Measured figures for the card.
+
+    Returns
+    -------
+    dict
+        The card.
+    """
+    content = load_checkpoint(run)
+    config = parse_config(content["config"], "checkpoint")
+    wanted = config.lookahead_frames if lookahead is None else lookahead
+    head = pick(config.network.lookaheads, wanted)
+    net = Denoiser(config.network)
+    net.load_state_dict(content["ema"])
+    net.eval()
+    module = scripted(net, head)
+    training = {
+        "sources": content["sources"],
+        "commit": _commit(),
+        "steps": content["step"],
+        "started_from": content.get("lineage", []),
+        "hours_of_audio": round(content["step"] * config.batch * config.mixing.seconds / 3600, 1),
+        "config": config.as_dict(),
+    }
+    card = build_card(config, net, wanted, training, metrics, name, description)
+    write_model(module, card, test_spectrum(config), path)
+    return card
