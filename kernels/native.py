@@ -36,17 +36,19 @@ def _look_into_the_cache_first() -> None:
     more than half of the time from start to sound. Functions on scalars, addresses and plain arrays need none of
     that to be loaded; a compilation, where the cache has nothing, loads it all by itself.
     """
-    original = Cache.load_overload
+    library: Any = Cache
+    original = library.load_overload
 
     def load_overload(self: Any, sig: Any, target_context: Any) -> Any:
         if not self._py_func.__module__.startswith("rtgan."):
             return original(self, sig, target_context)
-        rtsys.initialize(target_context)  # symbols that wrappers of array functions are linked with
+        runtime: Any = rtsys
+        runtime.initialize(target_context)  # symbols that wrappers of array functions are linked with
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)
 
     if all(hasattr(Cache, name) for name in ("_load_overload", "_guard_against_spurious_io_errors")):
-        Cache.load_overload = load_overload
+        library.load_overload = load_overload
 
 
 _look_into_the_cache_first()

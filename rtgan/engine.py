@@ -55,13 +55,18 @@ E_MAILBOX = 48  # a cache line of its own: both threads write it
 _WORDS = 64
 
 _METER_EVERY = 1024
+#: Largest input magnitude, as the bits of a float32: 100, which is 40 dB above full scale.
+_LOUDEST_BITS = 0x42C80000
 _CEILING = 10.0 ** (-0.1 / 20)
 _RELEASE_MS = 80.0
 
 
 @inline
 def _take_input(engine: Any, source: Any, n: Any) -> None:
-    """Deinterleave the chosen channels; what is not a number becomes silence and is counted."""
+    """Deinterleave the chosen channels and count what no sound can be.
+
+    What is not a number becomes silence; what is far above full scale, where filters overflow, is held there.
+    """
     e = i64p(engine)
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
@@ -74,11 +79,15 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
         deinterleave(source, e[E_DEVICE_IN], e[E_IN_MAP], e[E_WORK], channels, block, n)
     for c in range(channels):
         work = e[E_WORK] + 4 * c * block
-        if not levels.all_finite(work, n):
-            bits = i32p(work)
+        bits = i32p(work)
+        largest = 0
+        for i in range(n):
+            largest = larger(largest, bits[i] & 0x7FFFFFFF)
+        if largest > _LOUDEST_BITS:
             for i in range(n):
-                if (bits[i] & 0x7F800000) == 0x7F800000:
-                    bits[i] = 0
+                magnitude = bits[i] & 0x7FFFFFFF
+                if magnitude > _LOUDEST_BITS:
+                    bits[i] = 0 if magnitude >= 0x7F800000 else bits[i] - magnitude + _LOUDEST_BITS
                     e[E_BAD_INPUT] += 1
         levels.meter_add(e[E_IN_METER], work, n)
         if e[E_TAPE] != 0:
@@ -178,8 +187,11 @@ def _apply(engine: Any, record: Any) -> None:
     elif kind == events.FADE_IN:
         levels.ramp_set(e[E_FADE], 1.0, e[E_FADE_SAMPLES])
         e[E_STOPPED] = 0
-    elif kind == events.RESET and e[E_ACTIVE] != 0:
-        graph_reset(e[E_ACTIVE])
+    elif kind == events.RESET:
+        if e[E_ACTIVE] != 0:
+            graph_reset(e[E_ACTIVE])
+        if e[E_NEXT] != 0:
+            graph_reset(e[E_NEXT])
 
 
 @inline

@@ -31,6 +31,7 @@ from rtgan.params import (
     param_settled,
 )
 from rtgan.plugin import Activation, NativeNode, Plugin, all_params
+from rtgan.resampling import at_rate
 
 # Words of a graph.
 G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SETTLE, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_FAULTS = range(10)
@@ -214,8 +215,6 @@ class Graph:
     HOLD_MS = 1000.0
 
     def __init__(self, chain: Sequence[ChainItem], sample_rate_hz: int, max_block: int, channels: int) -> None:
-        from rtgan.resampling import at_rate
-
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
         self.serial = next(_serials)

@@ -52,7 +52,8 @@ class Stats:
     faults : dict of str to int
         Non-finite outputs by plugin.
     bad_input, limited : int
-        Input samples that were not numbers; output samples that the safety limiter held down.
+        Input samples that no sound can be (not a number, 40 dB above full scale); output samples that the
+        safety limiter held down.
     latency_ms : dict of str to float or None
         Delay by part: the device's own (None where the device does not say) and each plugin's.
     problems : tuple of str

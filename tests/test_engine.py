@@ -149,9 +149,10 @@ def test_input_that_is_not_a_number_becomes_silence_and_is_counted() -> None:
     sound = column(speechlike(0.2))
     sound[1000:1003] = np.nan
     sound[2000] = np.inf
+    sound[3000:3002] = [[3e38], [-3e38]]
     out = run(engine, sound)
     assert np.isfinite(out).all()
-    assert engine.counters.bad_input_samples == 4
+    assert engine.counters.bad_input_samples == 6
     assert graph.faults == {"highpass": 0}
 
 

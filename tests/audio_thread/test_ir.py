@@ -21,6 +21,7 @@ ALLOWED = {"exp", "log", "tan", "sin", "cos", "pow", "memcpy", "memmove", "memse
 #: generators, whose code has a check of its own.
 CALLS_THROUGH_POINTERS = {
     "rtgan.engine.callback",
+    "rtgan.io.bridge.give",
     "rtgan.kernels.stft.stft_process",
     "rtgan.plugins.denoise._process",
     "rtgan.plugins.denoise._reset",

@@ -1,0 +1,252 @@
+"""Engines on a native thread that dies on every allocation, lock, system call and step into the interpreter.
+
+Run under ``LD_PRELOAD=shim.so`` as ``drive.py SHIM BLOCKS CASE...`` (``all`` for every case, ``planted`` for the
+violations): each case plays that many blocks of random size on a guarded thread, compares what comes out with
+the same engine played from Python, and prints a line of JSON about it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import violations
+from numpy.typing import NDArray
+from planted import Poison
+
+from rtgan import events
+from rtgan.engine import Engine
+from rtgan.events import Record
+from rtgan.graph import ChainItem, Graph
+from rtgan.io.bridge import Bridge
+from rtgan.memory import address_of
+from rtgan.plugin import plugin_class, plugin_ids
+
+MAX_BLOCK = 256
+SEGMENTS = 10
+CEILING = 10 ** (-0.1 / 20) + 1e-6
+Frames = NDArray[np.float32]
+
+
+def nothing(engine: Engine, segment: int, frames: int) -> None:
+    """What a case without a script does between segments."""
+
+
+@dataclass
+class Case:
+    """An engine to play: what it starts with, what happens before each segment, what must have been reported."""
+
+    chain: tuple[str, ...] = ()
+    channels: int = 1
+    rate: int = 48000
+    tape_frames: int = 0
+    script: Callable[[Engine, int, int], None] = nothing
+    expected: frozenset[int] = frozenset()
+    more: list[ChainItem] = field(default_factory=list)
+
+    def items(self) -> list[ChainItem]:
+        return [*(ChainItem(plugin_class(name)()) for name in self.chain), *self.more]
+
+    def engine(self) -> Engine:
+        engine = Engine(self.rate, self.channels, max_block=MAX_BLOCK, tape_frames=self.tape_frames)
+        engine.publish(Graph(self.items(), self.rate, MAX_BLOCK, self.channels))
+        return engine
+
+
+def sweep(engine: Engine, segment: int, frames: int) -> None:
+    """Parameters of every graph change at seeded times of the segment."""
+    rng = np.random.default_rng(segment)
+    position = engine.counters.position_samples
+    for when in np.sort(rng.integers(position, position + frames, 100)).tolist():
+        graph = list(engine._graphs.values())[-1]
+        index = int(rng.integers(len(graph.declared)))
+        engine.set_param(graph, index, graph.declared[index].plain(float(rng.random())), when)
+
+
+def swap(engine: Engine, segment: int, frames: int) -> None:
+    """Another graph arrives, with events for old and new, resets and fades."""
+    old = next(iter(engine._graphs.values()))
+    names = [n for n in ("highpass", "denoise", "gate", "limiter") if n in plugin_ids()]
+    items = [ChainItem(plugin_class(name)()) for name in names[: 1 + segment % len(names)]]
+    engine.publish(Graph(items, engine.sample_rate_hz, MAX_BLOCK, engine.channels))
+    position = engine.counters.position_samples
+    engine.set_param(old, 0, 1.0, position)
+    engine.send(Record(events.FADE_OUT, position))
+    engine.send(Record(events.RESET, position + frames // 6))
+    sweep(engine, segment, frames // 4)
+    engine.send(Record(events.FADE_IN, position + 1500))
+
+
+def poison(engine: Engine, segment: int, frames: int) -> None:
+    """Break the node early in every segment and mend it soon after."""
+    graph = next(iter(engine._graphs.values()))
+    on, _ = graph.find("poison.on")
+    position = engine.counters.position_samples
+    engine.set_param(graph, on, 1.0, position + frames // 10)
+    engine.set_param(graph, on, 0.0, position + frames // 10 + 5)
+
+
+def drain(engine: Engine, segment: int, frames: int) -> None:
+    """Empty the tape now and then, so that it both runs and overflows."""
+    if engine.tape is not None and segment % 3 == 0:
+        engine.tape.read()
+    sweep(engine, segment, frames)
+
+
+def cases() -> dict[str, Case]:
+    made: dict[str, Case] = {}
+    for name in plugin_ids():
+        for channels in (1, 2):
+            made[f"{name}-{channels}"] = Case((name,), channels, script=sweep)
+        if plugin_class(name)().rates_hz:
+            made[f"{name}-44100"] = Case((name,), 2, 44100, script=sweep)
+    done = frozenset({events.SWAP_DONE})
+    made["chain"] = Case(tuple(plugin_ids()), 2, tape_frames=1 << 15, script=drain)
+    made["empty"] = Case((), 2)
+    made["swap"] = Case(("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED})
+    made["poison"] = Case(
+        ("highpass",), 1, script=poison, expected=frozenset({events.FAULT, events.RECOVERED}),
+        more=[ChainItem(Poison())],
+    )  # fmt: skip
+    return made
+
+
+def block_sizes(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """Mostly small, now and then larger than the engine takes at once."""
+    kind = rng.random(count)
+    small, middle = rng.integers(1, 65, count), rng.integers(1, MAX_BLOCK + 1, count)
+    large = rng.integers(MAX_BLOCK, 2 * MAX_BLOCK + 1, count)
+    return np.where(kind < 0.8, small, np.where(kind < 0.95, middle, large)).astype(np.int64)
+
+
+def nasty(rng: np.random.Generator, frames: int, channels: int) -> Frames:
+    """Noise, full scale, silence, numbers too small to be normal, and what is no number."""
+    sound = (0.2 * rng.standard_normal((frames, channels))).astype(np.float32)
+    length = frames // 10
+    for k in range(5):
+        part = sound[2 * k * length :][:length]
+        match k:
+            case 0:
+                part[:] = np.sign(part)
+            case 1:
+                part[:] = 0
+            case 2:
+                part[:] = 1e-40 * part
+            case 3:
+                part[rng.integers(0, length, 20)] = rng.choice([np.nan, np.inf, -np.inf, 3e38, 1e-45], (20, channels))
+            case _:
+                part[:] = 1.0
+    return sound
+
+
+class Shim:
+    """The preloaded library, called with the interpreter lock held."""
+
+    def __init__(self, path: str) -> None:
+        self._drive = ctypes.PyDLL(path).drive
+        i, p = ctypes.c_int64, ctypes.c_void_p
+        self._drive.argtypes = [p, i, p, p, i, i, p, i]
+        self.without_seccomp = False
+
+    def call(self, callback: int, state: int, sound: Frames, sizes: NDArray[np.int64], out_width: int) -> Frames:
+        """Hand the sound to a stream callback in blocks of these sizes, on the guarded thread."""
+        assert len(sound) == sizes.sum()
+        out = np.full((len(sound), out_width), np.nan, np.float32)
+        answer = self._drive(
+            callback, state, address_of(sound), address_of(out), sound.shape[1], out_width,
+            address_of(sizes), len(sizes),
+        )  # fmt: skip
+        assert answer in (0, 1)
+        self.without_seccomp = answer == 1
+        return out
+
+    def drive(self, engine: Engine, sound: Frames, sizes: NDArray[np.int64]) -> Frames:
+        """Play the sound through an engine."""
+        return self.call(engine.callback_address, engine.address, sound, sizes, engine.device_out)
+
+
+def play(case: Case, shim: Shim, blocks: int) -> dict[str, Any]:
+    """Play one case; what it reports."""
+    rng = np.random.default_rng(7)
+    guarded, plain = case.engine(), case.engine()
+    seen: set[int] = set()
+    total = 0
+    for segment in range(SEGMENTS):
+        sizes = block_sizes(rng, blocks // SEGMENTS)
+        sound = nasty(rng, int(sizes.sum()), guarded.device_in)
+        case.script(guarded, segment, len(sound))
+        case.script(plain, segment, len(sound))
+        out = shim.drive(guarded, sound, sizes)
+        assert np.isfinite(out).all() and np.abs(out).max() <= CEILING
+        again = np.concatenate([plain.render(part) for part in np.split(sound, np.cumsum(sizes)[:-1])])
+        assert np.array_equal(out.view(np.int32), again.view(np.int32)), "the thread shows in the sound"
+        seen |= {record.kind for record in guarded.poll()}
+        plain.poll()
+        total += len(sound)
+    assert guarded.memory_intact
+    assert guarded.counters.callbacks == blocks
+    assert guarded.counters.position_samples == total
+    assert guarded.counters.bad_input_samples > 0
+    assert seen >= case.expected, f"reported {sorted(seen)}, expected {sorted(case.expected)}"
+    return {"blocks": blocks, "frames": total, "seccomp": not shim.without_seccomp}
+
+
+def bridge(shim: Shim, blocks: int) -> dict[str, Any]:
+    """Play through two devices of different clocks; what it reports."""
+    rng = np.random.default_rng(7)
+    engine = Case(("highpass",)).engine()
+    between = Bridge(engine.callback_address, engine.address, 1, 1, fill=512)
+    total = 0
+    for _ in range(blocks // 50):
+        sizes = block_sizes(rng, 50)
+        sound = nasty(rng, int(sizes.sum()), 1)
+        shim.call(between.take_address, between.address, sound, sizes, 1)
+        # The output's clock is now slower, now faster.
+        sizes = np.concatenate([rng.permutation(sizes), rng.integers(1, 600, 1)])[rng.integers(0, 2) :].copy()
+        out = shim.call(between.give_address, between.address, np.zeros((int(sizes.sum()), 1), np.float32), sizes, 1)
+        assert np.isfinite(out).all() and np.abs(out).max() <= CEILING
+        engine.poll()
+        total += len(out)
+    assert between.slips > 0 and between.arena.intact() and engine.memory_intact
+    assert engine.counters.position_samples == total
+    return {"blocks": blocks, "frames": total, "seccomp": not shim.without_seccomp}
+
+
+def plant(function: Any, shim: Shim) -> tuple[int, str]:
+    """How a child process with a violating node ends: its exit code and last words."""
+    engine = Engine(48000, 1, max_block=MAX_BLOCK)
+    engine.publish(Graph([ChainItem(violations.Plant(function))], 48000, MAX_BLOCK, 1))
+    sizes = np.full(4, 64, np.int64)
+    sound = np.zeros((256, 1), np.float32)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(write, 2)
+        shim.drive(engine, sound, sizes)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as words:
+        said = words.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.strip()
+
+
+def main(path: str, blocks: int, wanted: list[str]) -> None:
+    Graph.HOLD_MS = 20.0  # so that a silenced node comes back within a short run
+    shim = Shim(path)
+    if "planted" in wanted:
+        for name in ("allocates", "raises", "prints", "calls_the_system", "locks", "stray"):
+            print(json.dumps({"planted": name, "end": plant(getattr(violations, name), shim)}), flush=True)
+    known = cases()
+    for name in [*known, "bridge"] if "all" in wanted else [w for w in wanted if w != "planted"]:
+        report = bridge(shim, blocks) if name == "bridge" else play(known[name], shim, blocks)
+        print(json.dumps({"case": name, **report}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
