@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import runtime as _numba_runtime
 from numba.core.caching import Cache
-from numba.core.runtime import rtsys
 from numba.extending import intrinsic as _intrinsic
 
 # numba types its decorators for Python callers; what they make is called from compiled code.
@@ -42,7 +42,7 @@ def _look_into_the_cache_first() -> None:
     def load_overload(self: Any, sig: Any, target_context: Any) -> Any:
         if not self._py_func.__module__.startswith("rtgan."):
             return original(self, sig, target_context)
-        runtime: Any = rtsys
+        runtime: Any = _numba_runtime.rtsys  # type: ignore[attr-defined]
         runtime.initialize(target_context)  # symbols that wrappers of array functions are linked with
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)

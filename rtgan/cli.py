@@ -127,11 +127,11 @@ def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "doctor":
         from rtgan import doctor
 
-        return doctor.run(args)
+        return int(doctor.run(args))
     if args.command == "bench":
         from rtgan import bench
 
-        return bench.run(args)
+        return int(bench.run(args))
     if args.command == "lower":
         from rtgan.generators import library
 
