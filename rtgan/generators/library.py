@@ -236,8 +236,11 @@ def describe(name: str | Path) -> str:
     rows += [(label, shown(card.fields[key])) for key, label, shown in more if key in card.fields]
     training = card.fields.get("training", {})
     rows += [(key, str(training[key])) for key in ("commit", "steps", "hours_of_audio") if key in training]
+    named: dict[str, None] = {}
     for source in training.get("sources", []):
-        rows.append(("trained on", source if isinstance(source, str) else str(source.get("name", source))))
+        licence = f" ({source['licence']})" if isinstance(source, dict) and source.get("licence") else ""
+        named[(source if isinstance(source, str) else str(source.get("name", source))) + licence] = None
+    rows += [("trained on", text) for text in named]
     rows += [(str(key), _figure(value)) for key, value in card.fields.get("metrics", {}).items()]
     beside = path.with_suffix(SUFFIX)
     rows.append(("lowered", str(beside) if beside.is_file() else "on first use, with torch"))
