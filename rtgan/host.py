@@ -169,7 +169,8 @@ class Host:
         self._load = (0, 0, 0.0)
         self.stuck = False
         self._last_seen = (-1, 0.0)
-        self._adopted: set[int] = set()
+        # Serial of every graph the audio thread has taken, and its number in the order of taking.
+        self._adopted: dict[int, int] = {}
         self._waiting: list[tuple[Graph, int, float]] = []
 
     # --- set-up ---
@@ -413,14 +414,15 @@ class Host:
             known = self._serials.get(record.b)
             if known is not None and self._recorder is not None:
                 name = next(n for n, i in known[0].index.items() if i == record.a)
-                self._recorder.log(offline.log_step(Step(record.when, name, record.x)))
+                step = Step(record.when, name, record.x, graph=self._adopted[record.b])
+                self._recorder.log(offline.log_step(step))
         elif record.kind == events.SWAP_BEGUN:
             first = not self._adopted
             if not first and self._recorder is not None and record.b in self._serials:
                 graph, preset = self._serials[record.b]
                 self._recorder.log(offline.log_step(Step(record.when, preset=preset, values=graph.values())))
             with self._lock:
-                self._adopted.add(record.b)
+                self._adopted[record.b] = len(self._adopted)
                 ready = [w for w in self._waiting if w[0].serial == record.b]
                 self._waiting = [w for w in self._waiting if w[0].serial > record.b]
             for graph, index, value in ready:

@@ -40,6 +40,9 @@ class Step:
         A parameter's new value; or
     preset : Preset or None
         a preset that was loaded, with the values it started from.
+    graph : int
+        For a parameter: which preset's graph it changed, 0 for the one the performance began with, 1 for the
+        first that was loaded. While one fades into the other both can be changed.
     """
 
     position: int
@@ -47,6 +50,7 @@ class Step:
     value: float = 0.0
     preset: Preset | None = None
     values: Mapping[str, float] | None = None
+    graph: int = 0
 
 
 class Renderer:
@@ -77,6 +81,7 @@ class Renderer:
         self.engine = Engine(sample_rate_hz, channels, max_block=max_block)
         self.graph = build(preset, sample_rate_hz, max_block, channels, settings)
         self.engine.publish(self.graph)
+        self._graphs = [self.graph]
         self._position = 0
 
     @property
@@ -127,8 +132,11 @@ class Renderer:
         if step.preset is not None:
             self.graph = build(step.preset, self.sample_rate_hz, self.engine.max_block, self.channels, step.values)
             self.engine.publish(self.graph)
+            self._graphs.append(self.graph)
         elif step.param:
-            self.set(step.param, step.value)
+            graph = self._graphs[step.graph]
+            index, param = graph.find(step.param)
+            self.engine.set_param(graph, index, param.check(step.value, step.param))
 
 
 def build(
@@ -263,7 +271,7 @@ def log_step(step: Step) -> str:
         return json.dumps(
             {"position": step.position, "preset": presets.dump(step.preset), "values": dict(step.values or {})}
         )
-    return json.dumps({"position": step.position, "param": step.param, "value": step.value})
+    return json.dumps({"position": step.position, "param": step.param, "value": step.value, "graph": step.graph})
 
 
 def read_log(path: Path) -> tuple[Preset, dict[str, float], list[Step], int]:
@@ -291,7 +299,10 @@ def read_log(path: Path) -> tuple[Preset, dict[str, float], list[Step], int]:
                 loaded = presets.parse(entry["preset"], f"{path}:{number} preset")
                 steps.append(Step(int(entry["position"]), preset=loaded, values=entry["values"]))
             else:
-                steps.append(Step(int(entry["position"]), str(entry["param"]), float(entry["value"])))
+                number_of = int(entry["graph"])
+                if not 0 <= number_of <= sum(1 for s in steps if s.preset is not None):
+                    raise ValueError(f"graph {number_of} has not been loaded")
+                steps.append(Step(int(entry["position"]), str(entry["param"]), float(entry["value"]), graph=number_of))
         return preset, dict(head["values"]), steps, int(head["sample_rate_hz"])
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise UsageError(f"{path}:{max(number, 1)}: malformed event log: {problem}") from None

@@ -125,7 +125,13 @@ def test_an_event_log_round_trips_and_bad_ones_name_the_line(tmp_path: Path) -> 
     read_preset, read_values, read_steps, rate = offline.read_log(path)
     assert (read_preset, read_values, rate) == (preset, values, 48000)
     assert read_steps == steps
-    for number, broken in ((1, "{"), (2, "[]"), (2, "{}"), (3, '{"position": "x", "param": "a", "value": 1}')):
+    for number, broken in (
+        (1, "{"),
+        (2, "[]"),
+        (2, "{}"),
+        (3, '{"position": "x", "param": "a", "value": 1, "graph": 0}'),
+        (3, '{"position": 9, "param": "gate.range_db", "value": 1, "graph": 1}'),
+    ):
         path.write_text("\n".join([*lines[: number - 1], broken]))
         with pytest.raises(UsageError, match=f"log.jsonl:{number}"):
             offline.read_log(path)
