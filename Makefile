@@ -14,6 +14,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 live: $(VENV)/.live ## play: microphone in, clean voice out; ARGS="--preset stage --seconds 15"
+	@PYTHON="$(PYTHON)" sh .ci/system.sh live
 	@$(PY) run_live.py $(ARGS)
 
 test: $(VENV)/.test lint ## everything that must hold; SLOW=1 adds the slow tests, ARGS="-k gate" selects
@@ -34,11 +35,8 @@ eval: $(VENV)/.test ## the denoiser against its peer; ARGS="--data FOLDER"
 clean: ## remove what make has made
 	rm -rf $(VENV) build dist *.egg-info
 
-$(VENV)/.system: .ci/system.sh
+$(VENV)/.venv: .ci/system.sh
 	@PYTHON="$(PYTHON)" sh .ci/system.sh live
-	@mkdir -p $(VENV) && touch $@
-
-$(VENV)/.venv: $(VENV)/.system
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade pip
 	@touch $@

@@ -463,14 +463,22 @@ class Engine:
 
     # --- control [main] ---
 
-    def publish(self, graph: Graph) -> None:
-        """Hand a graph to the audio thread, which fades over to it. A graph still waiting is replaced."""
+    def publish(self, graph: Graph) -> int:
+        """Hand a graph to the audio thread, which fades over to it.
+
+        Returns
+        -------
+        int
+            Serial of a graph that was still waiting and has been replaced; 0 if there was none.
+        """
         self._graphs[graph.serial] = graph
         replaced = _exchange(self.address + 8 * E_MAILBOX, graph.address)
         if replaced:
             for serial, waiting in list(self._graphs.items()):
                 if waiting.address == replaced:
                     del self._graphs[serial]
+                    return serial
+        return 0
 
     def send(self, record: Record) -> bool:
         """Put an event into the inbox; False if it is full. Any thread but the audio thread."""

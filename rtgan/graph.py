@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rtgan.errors import UsageError
+from rtgan.errors import RtganError, UsageError
 from rtgan.events import FAULT, RECOVERED, ring_push
 from rtgan.kernels import levels
 from rtgan.kernels.native import call_node, f32p, f64p, i64p, inline, smaller
@@ -245,7 +245,10 @@ class Graph:
         for item, row_words in zip(self.chain, table, strict=False):
             addresses = {p: address_of(slots[self.index[f"{item.label}.{p}"]]) for p in all_params(type(item.plugin))}
             activation = Activation(sample_rate_hz, max_block, channels, max_block, arena, addresses)
-            node = at_rate(item.plugin, activation)
+            try:
+                node = at_rate(item.plugin, activation)
+            except ValueError as problem:
+                raise RtganError(f"{item.label} cannot be activated at {sample_rate_hz} Hz: {problem}") from problem
             self.nodes.append(node)
             self.parts.append((item.label, node.latency_samples))
             length = 1 << (node.latency_samples + max_block).bit_length()

@@ -31,6 +31,7 @@ __all__ = ["Host", "Stats", "process"]
 _POLL_S = 0.02
 _TAPE_FRAMES = 1 << 19
 _GONE_S = 2.0
+_STUCK: list[object] = []
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ class Host:
         self._ticks = TickRate()
         self._load = (0, 0, 0.0)
         self.stuck = False
+        self._problems: list[str] = []
         self._last_seen = (-1, 0.0)
         # Serial of every graph the audio thread has taken, and its number in the order of taking.
         self._adopted: dict[int, int] = {}
@@ -188,6 +190,8 @@ class Host:
 
     def _rate(self, rate_hz: int | None) -> int:
         wanted = rate_hz if rate_hz is not None else round(self.output.rate_hz) if self.output else 48000
+        if rate_hz is None and wanted not in ENGINE_RATES_HZ:
+            wanted = 48000  # most devices and servers convert; one that does not says so when it is opened
         if wanted not in ENGINE_RATES_HZ:
             allowed = ", ".join(str(r) for r in ENGINE_RATES_HZ)
             raise UsageError(f"the sample rate {wanted} Hz is not supported; allowed: {allowed} Hz")
@@ -213,7 +217,7 @@ class Host:
     def start(self) -> None:
         """Open the devices and play; sound fades in."""
         if self._stream is not None:
-            return
+            raise RtganError("a host plays once; make another one to play again")
         engine = self.engine
         if self._source is not None:
             frames = np.zeros((self._source.shape[1], engine.device_in), np.float32)
@@ -256,6 +260,9 @@ class Host:
             # The fade is a matter of milliseconds; a device that has gone never answers.
             self._silent.wait(0.5)
         self.stuck = not self._stream.close()
+        if self.stuck:
+            # PortAudio may still call into this memory: it must not be given back.
+            _STUCK.append(self)
         self._finish()
 
     def _finish(self) -> None:
@@ -263,9 +270,11 @@ class Host:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._poll()
-        if self._recorder is not None:
-            self._recorder.close()
+        try:
+            self._poll()
+        finally:
+            if self._recorder is not None:
+                self._recorder.close()
 
     def __enter__(self) -> Host:
         self.start()
@@ -299,7 +308,9 @@ class Host:
             self._serials[graph.serial] = (graph, chosen)
             self._graph = graph
             self.preset = chosen
-        self.engine.publish(graph)
+            replaced = self.engine.publish(graph)
+            self._serials.pop(replaced, None)
+            self._waiting = [w for w in self._waiting if w[0].serial != replaced]
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -363,7 +374,12 @@ class Host:
             self._load = (counters.busy_ticks, counters.position_samples, load)
         block_s = counters.position_samples / max(1, counters.callbacks) / self.sample_rate_hz
         worst = counters.busy_max_ticks / per_second / block_s if per_second > 0 and block_s > 0 else 0.0
-        problems = (self._recorder.problem,) if self._recorder and self._recorder.problem else ()
+        problems = list(self._problems)
+        if self._recorder and self._recorder.problem:
+            problems.append(self._recorder.problem)
+        if counters.tape_dropped_frames:
+            lost = counters.tape_dropped_frames / self.sample_rate_hz
+            problems.append(f"the recording lacks {lost:.2f} s that could not be written in time")
         return Stats(
             seconds=counters.position_samples / self.sample_rate_hz,
             in_db=self._meters[0],
@@ -376,7 +392,7 @@ class Host:
             bad_input=counters.bad_input_samples,
             limited=counters.limited_samples,
             latency_ms=self.latency_ms(),
-            problems=problems,
+            problems=tuple(problems),
         )
 
     def latency_ms(self) -> dict[str, float | None]:
@@ -401,7 +417,12 @@ class Host:
         for record in self.engine.poll():
             self._note(record)
             if self._on_record is not None:
-                self._on_record(record)
+                try:
+                    self._on_record(record)
+                except Exception as problem:
+                    # Someone else's code: it must not end the recording.
+                    self._problems.append(f"the telemetry callback failed and is no longer called: {problem!r}")
+                    self._on_record = None
         if self._recorder is not None:
             self._recorder.drain()
 
@@ -422,11 +443,11 @@ class Host:
                 graph, preset = self._serials[record.b]
                 self._recorder.log(offline.log_step(Step(record.when, preset=preset, values=graph.values())))
             with self._lock:
+                for graph, index, value in self._waiting:
+                    if graph.serial == record.b:
+                        self.engine.set_param(graph, index, value)
                 self._adopted[record.b] = len(self._adopted)
-                ready = [w for w in self._waiting if w[0].serial == record.b]
                 self._waiting = [w for w in self._waiting if w[0].serial > record.b]
-            for graph, index, value in ready:
-                self.engine.set_param(graph, index, value)
         elif record.kind == events.SWAP_DONE and record.a:
             with self._lock:
                 self._serials.pop(record.a, None)

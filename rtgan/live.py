@@ -84,15 +84,17 @@ def _play(host: Host, seconds: float | None, write: Any, until_source_ends: bool
     stats = host.stats()
     problems = list(stats.problems)
     print(_summary(stats), flush=True)
-    if lost and host.input is not None:
+    problem: RtganError | None = None
+    if (lost or host.stuck) and host.input is not None:
         problem = RtganError(f"the audio device has gone away after {stats.seconds:.1f} s")
-        if host.stuck:
-            # PortAudio hangs on its dead server, at exit too: everything of ours is saved, so leave at once.
-            print(f"rtgan: {problem}", file=sys.stderr, flush=True)
-            os._exit(problem.exit_code)
+    elif problems:
+        problem = RtganError(problems[0])
+    if host.stuck:
+        # PortAudio hangs on its dead server, at exit too: everything of ours is saved, so leave at once.
+        print(f"rtgan: {problem}", file=sys.stderr, flush=True)
+        os._exit(1)
+    if problem is not None:
         raise problem
-    if problems:
-        raise RtganError(problems[0])
     return 0
 
 
@@ -101,6 +103,7 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
     terminal = sys.stdout.isatty()
     every = _STATUS_S if terminal else _PLAIN_STATUS_S
     shown = begin
+    told: set[str] = set()
     while not halt.is_set():
         now = time.monotonic()
         if seconds is not None and now - begin >= seconds:
@@ -112,6 +115,10 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
             stats = host.stats()
             if write is not None:
                 write(stats)
+            for trouble in stats.problems:
+                if trouble not in told:
+                    told.add(trouble)
+                    print(f"\nrtgan: {trouble}", file=sys.stderr, flush=True)
             if terminal:
                 print("\r" + _status(stats) + "\x1b[K", end="", flush=True)
             else:
@@ -181,7 +188,8 @@ def _signals(halt: threading.Event) -> Iterator[None]:
         halt.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {s: signal.signal(s, end) for s in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {s: signal.signal(s, end) for s in wanted}
     try:
         yield
     finally:
@@ -209,5 +217,10 @@ def _telemetry(path: Path | None) -> Iterator[Any]:
             except (OSError, ValueError):
                 pass  # a full disk ends the telemetry, never the sound
 
-    with stream:
+    try:
         yield write
+    finally:
+        try:
+            stream.close()
+        except OSError as problem:
+            print(f"rtgan: the telemetry file {path} is not complete: {problem.strerror}", file=sys.stderr)

@@ -303,6 +303,8 @@ def read_log(path: Path) -> tuple[Preset, dict[str, float], list[Step], int]:
                 if not 0 <= number_of <= sum(1 for s in steps if s.preset is not None):
                     raise ValueError(f"graph {number_of} has not been loaded")
                 steps.append(Step(int(entry["position"]), str(entry["param"]), float(entry["value"]), graph=number_of))
+        if not isinstance(head["values"], dict) or not all(isinstance(s.values or {}, dict) for s in steps):
+            raise ValueError("values must be a table")
         return preset, dict(head["values"]), steps, int(head["sample_rate_hz"])
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise UsageError(f"{path}:{max(number, 1)}: malformed event log: {problem}") from None

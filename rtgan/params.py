@@ -77,7 +77,7 @@ class Param:
                 value = float(value)
             except ValueError:
                 raise UsageError(f"{prefix}'{value}' is not a value for {self.id}; allowed: {self.allowed}") from None
-        if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
+        if not isinstance(value, (bool, int, float)) or not -1e300 < value < 1e300:
             raise UsageError(f"{prefix}{value!r} is not a value for {self.id}; allowed: {self.allowed}")
         if isinstance(value, bool) and self.scale != "switch":
             raise UsageError(f"{prefix}{self.id} takes a number, not on/off; allowed: {self.allowed}")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ SCHEMA = 1
 FACTORY = Path(__file__).resolve().parent / "factory"
 _LARGEST_FILE = 1 << 20
 _DEEPEST = 8
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,9 @@ def parse(text: str, where: str = "preset", path: Path | None = None) -> Preset:
         tags=tuple(reader.text(t, "a tag") for t in reader.sequence(top["tags"], "tags")) if "tags" in top else (),
         path=path,
     )
+    for node, entry in zip(reader.sequence(top["chain"], "chain"), entries, strict=True):
+        if entry.label and (not _LABEL.fullmatch(entry.label) or "__" in entry.label):
+            raise reader.error(node, f"the label '{entry.label}' may hold letters, digits, - and single _ only")
     labels = [e.label for e in entries if e.label]
     if len(set(labels)) != len(labels):
         raise reader.error(top["chain"], "two plugins of the chain carry the same label")
@@ -159,7 +164,7 @@ def _entry(reader: _Reader, node: yaml.Node, path: Path | None) -> Entry:
     loose = reader.mapping(node, "a plugin of the chain", required=("plugin",), allowed=None)
     name = reader.text(loose["plugin"], "plugin")
     if name.endswith(".py") and path is not None and not Path(name).expanduser().is_absolute():
-        name = str(path.parent / name)
+        name = str((path.parent / name).resolve())
     try:
         cls: type[Plugin] = plugin_class(name)
     except RtganError as problem:
@@ -183,7 +188,7 @@ def _entry(reader: _Reader, node: yaml.Node, path: Path | None) -> Entry:
 def _beside(value: str, path: Path | None) -> str:
     """A model file named relative to the preset that uses it; everything else as it is."""
     if path is not None and value.endswith(".ts") and (path.parent / value).is_file():
-        return str(path.parent / value)
+        return str((path.parent / value).resolve())
     return value
 
 

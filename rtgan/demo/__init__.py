@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtgan.errors import RtganError
 from rtgan.io import files
 
 RATE_HZ = 48000
@@ -29,7 +30,10 @@ def show(noisy: NDArray[np.float32], heard: NDArray[np.float32], latency_samples
         return
     clean = np.ascontiguousarray(heard[:1, latency_samples : latency_samples + length])
     noisy = np.ascontiguousarray(noisy[:, :length])
-    _FOLDER.mkdir(exist_ok=True)
+    try:
+        _FOLDER.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise RtganError(f"the folder {_FOLDER} cannot be made here: {problem.strerror}") from None
     files.write(_FOLDER / "before.wav", noisy, RATE_HZ, "PCM_16")
     files.write(_FOLDER / "after.wav", clean, RATE_HZ, "PCM_16")
     print(f"wrote {_FOLDER}/before.wav and {_FOLDER}/after.wav")

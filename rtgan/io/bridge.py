@@ -17,7 +17,7 @@ from rtgan.memory import Arena, address_of
 
 B_RING, B_ENGINE, B_CALLBACK, B_SCRATCH, B_SCRATCH_FRAMES, B_WIDTH, B_OUT_WIDTH, B_FILL, B_FLOWS, B_SLIPS = range(10)
 _SCRATCH_FRAMES = 4096
-_RING_FRAMES = 1 << 15
+_RING_FRAMES = 1 << 17
 
 _STREAM = types.int32(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64)
 
@@ -26,6 +26,8 @@ _STREAM = types.int32(types.int64, types.int64, types.int64, types.int64, types.
 def take(source: int, target: int, frames: int, time_info: int, flags: int, bridge: int) -> int:
     """[audio, input device] ``PaStreamCallback``: frames into the ring."""
     w = i64p(bridge)
+    if 2 * frames > w[B_FILL]:
+        w[B_FILL] = 2 * frames
     if source != 0:
         rings.ring_write(w[B_RING], source, frames)
     return 0
@@ -35,6 +37,8 @@ def take(source: int, target: int, frames: int, time_info: int, flags: int, brid
 def give(source: int, target: int, frames: int, time_info: int, flags: int, bridge: int) -> int:
     """[audio, output device] ``PaStreamCallback``: frames out of the ring, through the engine, to the device."""
     w = i64p(bridge)
+    if 2 * frames > w[B_FILL]:
+        w[B_FILL] = 2 * frames
     done = 0
     while done < frames:
         n = smaller(frames - done, w[B_SCRATCH_FRAMES])
@@ -77,12 +81,12 @@ class Bridge:
     in_width, out_width : int
         Channels per frame of the two devices.
     fill : int
-        Frames that wait in the ring on purpose: the larger of the two devices' blocks, at least.
+        Frames that wait in the ring on purpose, to begin with; it grows to twice the largest block that either
+        device turns out to use.
     """
 
     def __init__(self, engine_callback: int, engine: int, in_width: int, out_width: int, fill: int) -> None:
         self.arena = Arena()
-        self.fill = fill
         self._ring = rings.build(_RING_FRAMES, in_width, allocate=self.arena.int64)
         words = self.arena.int64(16)
         words[B_RING] = self._ring.address
@@ -95,6 +99,11 @@ class Bridge:
         self.take_address, self.give_address = int(take.address), int(give.address)
 
     @property
+    def fill(self) -> int:
+        """Frames that wait in the ring on purpose."""
+        return int(self._words[B_FILL])
+
+    @property
     def slips(self) -> int:
         """How often the two clocks had to be brought together again."""
-        return int(self._words[B_SLIPS])
+        return int(self._words[B_SLIPS]) + int(self._ring.overruns > 0)

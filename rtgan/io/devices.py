@@ -205,11 +205,15 @@ class Stream:
                 fill = 2 * (block or _SPLIT_BLOCK)
                 self.bridge = Bridge(callback, userdata, input_channels, output_channels, fill)
                 ends = self.bridge
-                self._streams = [
-                    open_one("input", input.index, input_channels, "float32", ends.take_address, ends.address),
-                    open_one("output", output.index, output_channels, "float32", ends.give_address, ends.address),
-                ]
+                self._streams = []
+                for kind, device, width, function in (
+                    ("input", input.index, input_channels, ends.take_address),
+                    ("output", output.index, output_channels, ends.give_address),
+                ):
+                    self._streams.append(open_one(kind, device, width, "float32", function, ends.address))
         except (sd.PortAudioError, ValueError) as problem:
+            for stream in getattr(self, "_streams", []):
+                stream.close(ignore_errors=True)
             raise RtganError(_why(problem, input, output, rate_hz, input_channels, output_channels)) from None
 
     def start(self) -> None:

@@ -35,6 +35,7 @@ def _process(state: int, io: int, n: int) -> None:
             f[_DRIVE] = math.exp(param_advance(w[_DRIVE_DB], float(_GRID)) * _DB)
             f[_RELEASE] = 1.0 - math.exp(-1.0 / (param_advance(w[_RELEASE_MS], float(_GRID)) * 0.001 * w[_RATE]))
         at = w[_COUNT] % length
+        slot = w[_COUNT] % (length + 1)
         w[_COUNT] += 1
         drive = np.float32(f[_DRIVE])
         peak = 0.0
@@ -46,11 +47,11 @@ def _process(state: int, io: int, n: int) -> None:
         wanted = 1.0
         if peak > f[_CEILING]:
             wanted = f[_CEILING] / peak
-        need[at] = wanted
+        need[slot] = wanted
         # The lowest gain that any sample of the window needs, let go slowly, then averaged over the window:
         # the gain has come all the way down by the time the peak leaves the delay line.
         lowest = 1.0
-        for k in range(length):
+        for k in range(length + 1):
             lowest = smaller(lowest, need[k])
         envelope = f[_ENVELOPE]
         envelope += (1.0 - envelope) * f[_RELEASE]
@@ -77,6 +78,7 @@ def _reset(state: int, io: int, n: int) -> None:
     w = i64p(state)
     w[_COUNT] = 0
     f64p(state)[_ENVELOPE] = 1.0
+    f64p(w[_NEED])[w[_LOOKAHEAD]] = 1.0
     for k in range(w[_LOOKAHEAD]):
         f64p(w[_NEED])[k] = 1.0
         f64p(w[_HELD])[k] = 1.0
@@ -103,8 +105,10 @@ class Limiter(Plugin):
         arena = activation.arena
         length = max(2, round(_LOOKAHEAD_MS * activation.sample_rate_hz / 1000))
         words = arena.int64(32)
-        need, held = arena.float64(length), arena.float64(length)
-        need[:] = held[:] = 1.0
+        # The window reaches from the sample that comes in to the one that goes out, both included.
+        need, held = arena.float64(length + 1), arena.float64(length)
+        need[:] = 1.0
+        held[:] = 1.0
         words.view(np.float64)[_ENVELOPE] = 1.0
         words[_CHANNELS] = activation.channels
         words[_STRIDE] = activation.stride_samples
