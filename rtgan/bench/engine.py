@@ -247,6 +247,7 @@ def describe(row: dict[str, Any]) -> str:
     for name, text in (
         ("load_percent", "callback, % of the period"),
         ("load_percent_with_frame", "  that compute a frame"),
+        ("load_percent_with_frame_outside_stalls", "  that compute a frame, outside stalls"),
         ("load_percent_without_frame", "  that do not"),
     ):
         if name in row:

@@ -308,6 +308,14 @@ class Session:
         """Share of the period that each measured callback took, (callbacks,)."""
         return (self.end_ns - self.begin_ns)[self.first :] / period_ns
 
+    def stalled(self, stalls: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the machine stood still during each measured callback, (callbacks,)."""
+        begin, end = self.begin_ns[self.first :], self.end_ns[self.first :]
+        hit = np.zeros(len(begin), bool)
+        for start, stop in stalls:
+            hit |= (begin <= stop) & (end >= start)
+        return hit
+
     def computes_frame(self, hop_samples: int) -> NDArray[np.bool_]:
         """Whether each measured callback completes a hop and so computes a spectral frame, (callbacks,)."""
         after = np.cumsum(self.frames)
@@ -529,6 +537,9 @@ def summary(
         for name, chosen in (("with_frame", frames), ("without_frame", ~frames)):
             if chosen.any():
                 row[f"load_percent_{name}"] = spread(loads[chosen])
+        calm = ~np.concatenate([s.stalled(stalls) for s, stalls, _ in runs])
+        if (frames & calm).any():
+            row["load_percent_with_frame_outside_stalls"] = spread(loads[frames & calm])
     return row
 
 

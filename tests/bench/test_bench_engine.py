@@ -56,6 +56,14 @@ def test_a_client_that_is_called_no_more_loses_the_rest():
         session(range(100), first=100).lost(PERIOD_NS)
 
 
+def test_callbacks_during_a_stall_are_known():
+    client = session(range(100))
+    begin = client.begin_ns
+    stalls = np.array([[begin[10] + 5_000, begin[10] + 6_000], [begin[50] + 30_000, begin[52] + 1]])
+    assert list(np.flatnonzero(client.stalled(stalls))) == [10, 51, 52]
+    assert not client.stalled(np.empty((0, 2), np.int64)).any()
+
+
 def test_losses_beside_stalls_are_told_apart():
     slots = [k for k in range(2000) if k not in (300, 301, 1500)]
     played = session(slots)
