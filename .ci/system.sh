@@ -22,7 +22,9 @@ esac
 library 'libportaudio\.so\.2' || want libportaudio2
 # Where python-rtmidi has no wheel, pip builds it.
 if ! "$python" -c 'import sys, platform as p; sys.exit(p.machine() != "x86_64" or sys.version_info[:2] > (3, 12))'; then
-    want g++ pkg-config python3-dev libasound2-dev libjack-jackd2-dev
+    if [ ! -e /usr/include/jack/jack.h ] || [ ! -e /usr/include/alsa/asoundlib.h ] || ! command -v g++ >/dev/null 2>&1; then
+        want g++ pkg-config python3-dev libasound2-dev libjack-jackd2-dev
+    fi
 fi
 if [ "${1:-live}" = test ]; then
     command -v jackd >/dev/null 2>&1 || want jackd2
