@@ -58,13 +58,6 @@ def _sounddevice() -> Any:
     return sounddevice
 
 
-def refresh() -> None:
-    """Look for devices anew: PortAudio keeps the list of the moment it was started."""
-    sd = _sounddevice()
-    sd._terminate()
-    sd._initialize()
-
-
 def devices() -> list[Device]:
     """Every device; an empty list on a machine without audio."""
     sd = _sounddevice()
