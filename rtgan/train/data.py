@@ -3,15 +3,22 @@
 The folder holds ``speech*/``, ``singing/``, ``noise/``, ``music/`` and ``rir/`` with audio files in any layout
 below. An optional ``manifest.json`` (a list of ``{"file", "licence", "source", ...}``) names the origin of each
 file, which ends up in the model card. Without a folder, generated sounds take the place of recordings.
+
+A pack is a subset of such a folder in one file, for machines that have no room for all of it: a zip archive of the
+compressed recordings with their origin and their side of the split, see `pack`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import sys
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +194,7 @@ def default_cache() -> Path:
     return kernel_cache.user_cache() / "train-data"
 
 
-def _decode(path: Path) -> tuple[NDArray[np.int16], int]:
+def _decode(path: Path | io.BytesIO, name: str) -> tuple[NDArray[np.int16], int]:
     """First channel of a recording and its rate; pieces that cannot be decoded are left out."""
     import soundfile
 
@@ -205,36 +212,154 @@ def _decode(path: Path) -> tuple[NDArray[np.int16], int]:
                 except soundfile.LibsndfileError:
                     lost += 1
     except (soundfile.LibsndfileError, OSError) as error:
-        tqdm.write(f"{path.name} is left out: {error}", file=sys.stderr)
+        tqdm.write(f"{name} is left out: {error}", file=sys.stderr)
     if lost:
-        tqdm.write(f"{path.name} is damaged: {lost / 10:.1f} s of it are left out.", file=sys.stderr)
+        tqdm.write(f"{name} is damaged: {lost / 10:.1f} s of it are left out.", file=sys.stderr)
     return (np.concatenate(blocks) if blocks else np.zeros(0, np.int16)), rate
 
 
-def load_corpus(folder: Path, cache: Path | None = None, progress: bool = True) -> Corpus:
-    """Open the cache of a data folder and build it first where it is missing or the folder has changed."""
+_CLIPS = "clips.json"
+_NOTICE = "LICENCES.txt"
+_PACK_SHARES = {"rir": 0.02, "noise": 0.36, "music": 0.1, "speech": 1.0}  # of what is left, in this order
+_HELD_OUT_SHARE = 0.08
+
+
+def _packed(path: Path, name: str) -> tuple[str, bytes]:
+    """Name and bytes of a recording as a pack keeps it: as it is where it is compressed, or else as FLAC."""
+    if path.suffix.lower() in (".opus", ".ogg", ".flac", ".mp3"):
+        return name, path.read_bytes()
+    import soundfile
+
+    audio, rate = _decode(path, name)
+    stream = io.BytesIO()
+    soundfile.write(stream, audio, rate, "PCM_16", format="FLAC")
+    return f"{name}.flac", stream.getvalue()
+
+
+def _pack_order(items: list[dict[str, Any]], sizes: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Recordings so that any beginning of the series has a bit of every source, the better ones first."""
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    for item in sorted(items, key=lambda item: (_fraction(item["file"]) / item["weight"], item["file"]), reverse=True):
+        waiting.setdefault(item["source"], []).append(item)
+    whole = {source: sum(sizes[item["file"]] for item in queue) ** 0.5 for source, queue in waiting.items()}
+    taken = dict.fromkeys(waiting, 0.0)
+    while waiting:
+        source = min(waiting, key=lambda source: (taken[source] / whole[source], source))
+        item = waiting[source].pop()
+        taken[source] += sizes[item["file"]]
+        if not waiting[source]:
+            del waiting[source]
+        yield item
+
+
+def pack(folder: Path, path: Path, megabytes: float = 60.0, progress: bool = True) -> list[dict[str, Any]]:
+    """Write a subset of a data folder into one file that `load_corpus` reads.
+
+    All rooms, then noise, music and speech get a share; within each every source has its part. Recordings keep their
+    side of the split. The archive holds ``clips.json`` with role, source and licence of each, and ``LICENCES.txt``.
+
+    Parameters
+    ----------
+    folder : Path
+        Data folder.
+    path : Path
+        File to write, atomically.
+    megabytes : float
+        Size not to exceed, in 10^6 bytes.
+
+    Returns
+    -------
+    list of dict
+        What was packed, as `scan` gives it.
+    """
+    if megabytes <= 0:
+        raise UsageError(f"The size of a pack is {megabytes:g} MB but must be above 0.")
     found = scan(folder)
+    sizes = {item["file"]: max(1, (folder / item["file"]).stat().st_size) for item in found}
+    chosen: list[dict[str, Any]] = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    left = megabytes * 1e6 - 4096
+    with (
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
+        tqdm(total=int(left), desc="packing", unit="B", unit_scale=True, disable=not progress) as bar,
+    ):
+        for role, share in _PACK_SHARES.items():
+            for held_out, side in ((True, _HELD_OUT_SHARE), (False, 1.0)):
+                room = left * share * side
+                for item in _pack_order([i for i in found if (i["role"], i["held_out"]) == (role, held_out)], sizes):
+                    name, content = _packed(folder / item["file"], item["file"])
+                    # the archive's two headers, and the recording's lines in the lists
+                    cost = len(content) + 2 * len(name) + 128 + 2 * len(json.dumps(item))
+                    if cost > room:
+                        continue
+                    archive.writestr(zipfile.ZipInfo(name), content)
+                    chosen.append(item | {"file": name})
+                    room, left = room - cost, left - cost
+                    bar.update(cost)
+        if not any(item["role"] == "speech" and not item["held_out"] for item in chosen):
+            archive.close()
+            partial.unlink()
+            raise UsageError(f"{megabytes:g} MB are too few: no speech for training fits.")
+        archive.writestr(zipfile.ZipInfo(_CLIPS), json.dumps(chosen))
+        origins = sorted({(item["source"], item["licence"]) for item in chosen})
+        notice = "".join(f"{source}: {licence}\n" for source, licence in origins)
+        archive.writestr(zipfile.ZipInfo(_NOTICE), notice)
+    os.replace(partial, path)
+    return chosen
+
+
+def _open_pack(path: Path) -> tuple[zipfile.ZipFile, list[dict[str, Any]]]:
+    try:
+        archive = zipfile.ZipFile(path)
+        found: list[dict[str, Any]] = json.loads(archive.read(_CLIPS))
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise UsageError(f"The file {str(path)!r} is not a pack of recordings.") from error
+    return archive, found
+
+
+def load_corpus(data: Path, cache: Path | None = None, progress: bool = True) -> Corpus:
+    """Open the cache of a data folder or pack and build it first where it is missing or the data have changed."""
+    archive: zipfile.ZipFile | None = None
     digest = hashlib.sha256(f"format {_CACHE_FORMAT}\n".encode())
-    for item in found:
-        stat = (folder / item["file"]).stat()
-        digest.update(f"{item['file']} {stat.st_size} {int(stat.st_mtime)}\n".encode())
+    if data.is_file():
+        archive, found = _open_pack(data)
+        for info in archive.infolist():
+            digest.update(f"{info.filename} {info.file_size} {info.CRC}\n".encode())
+    else:
+        found = scan(data)
+        for item in found:
+            stat = (data / item["file"]).stat()
+            digest.update(f"{item['file']} {stat.st_size} {int(stat.st_mtime)}\n".encode())
     target = (cache or default_cache()) / digest.hexdigest()[:16]
     spans_path, audio_path = target / "spans.json", target / "audio.i16"
+
+    def decoded(name: str) -> tuple[NDArray[np.int16], int]:
+        return _decode(data / name if archive is None else io.BytesIO(archive.read(name)), name)
+
     if not spans_path.is_file():
         target.mkdir(parents=True, exist_ok=True)
         spans: dict[str, tuple[int, int, int]] = {}
         position = 0
         partial = audio_path.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as stream:
-            for item in tqdm(found, desc="decoding", unit="file", disable=not progress, smoothing=0.05):
-                mono, rate = _decode(folder / item["file"])
-                stream.write(mono.tobytes())
-                spans[item["file"]] = (int(rate), position, len(mono))
-                position += len(mono)
+        names = [item["file"] for item in found]
+        # decoders let go of the interpreter: threads are enough to use all cores; a few at a time bound the memory
+        with partial.open("wb") as stream, ThreadPoolExecutor(os.cpu_count()) as pool:
+            bar = tqdm(total=len(names), desc="decoding", unit="file", disable=not progress, smoothing=0.05)
+            for begin in range(0, len(names), 64):
+                some = names[begin : begin + 64]
+                for name, (mono, rate) in zip(some, pool.map(decoded, some), strict=True):
+                    stream.write(mono.tobytes())
+                    spans[name] = (int(rate), position, len(mono))
+                    position += len(mono)
+                    bar.update()
+            bar.close()
         os.replace(partial, audio_path)
         written = spans_path.with_suffix(f".{os.getpid()}.tmp")
         written.write_text(json.dumps(spans), "utf-8")
         os.replace(written, spans_path)
+    if archive is not None:
+        archive.close()
     spans = {file: tuple(span) for file, span in json.loads(spans_path.read_text("utf-8")).items()}
     clips = [
         Clip(

@@ -1,137 +1,49 @@
 """Measuring denoisers against the noisy input and against peers, all in one run on the same mixes.
 
-PESQ-WB (ITU-T P.862.2), STOI (Taal et al. 2011) and SI-SDR (Le Roux et al. 2019) are taken at 16 kHz after the
-latency of each system has been undone.
+Latencies have been undone before signals are compared; every score is taken at 16 kHz (`scoring`).
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.signal
-import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import RtganError, UsageError
 from .data import Array, Corpus
-from .export import read_model
-from .mixing import PLAIN, Mix, Mixer
-from .networks import stream
-from .stft import Stft
-
-METRICS = ("pesq_wb", "stoi", "si_sdr_db")
-_RATE_HZ = 16000
-
-
-@dataclass(frozen=True)
-class System:
-    """Something that takes noisy signals ``(mixes, samples)`` at 48 kHz and returns them enhanced and aligned."""
-
-    name: str
-    latency_ms: float
-    enhance: Callable[[Array], Array]
+from .mixing import PLAIN, SAMPLE_RATE_HZ, Mix, Mixer
+from .peers import System
+from .scoring import DNSMOS_METRICS, LABELS, METRICS, RATE_HZ, Dnsmos, at_16_khz, intrusive_scores
 
 
 @dataclass
 class Result:
-    """Scores of one system: one row per mix, columns as `METRICS`."""
+    """Scores of one system: one row per mix, one column per metric."""
 
     name: str
     latency_ms: float
+    metrics: tuple[str, ...] = METRICS
     scores: list[list[float]] = field(default_factory=list)
 
     def mean(self) -> dict[str, float]:
         """Mean of each metric over all mixes."""
         means = np.mean(np.asarray(self.scores), axis=0)
-        return {name: round(float(value), 4) for name, value in zip(METRICS, means, strict=True)}
+        return {name: round(float(value), 4) for name, value in zip(self.metrics, means, strict=True)}
 
 
-def si_sdr_db(estimate: NDArray[Any], target: NDArray[Any]) -> float:
-    """Scale-invariant signal-to-distortion ratio in decibel of two signals without mean."""
-    wanted = np.asarray(target, np.float64) - np.mean(target, dtype=np.float64)
-    given = np.asarray(estimate, np.float64) - np.mean(estimate, dtype=np.float64)
-    aligned = wanted * (given @ wanted) / max(float(wanted @ wanted), 1e-20)
-    error = given - aligned
-    return float(10 * np.log10(max(float(aligned @ aligned), 1e-20) / max(float(error @ error), 1e-20)))
+@dataclass(frozen=True)
+class Output:
+    """What a system made of all mixes, ``(mixes, samples)`` at its own rate."""
 
-
-def model_system(path: Path) -> System:
-    """An exported model, run frame by frame as it plays live."""
-    module, card, _ = read_model(path)
-    stft = Stft(int(card["n_fft"]), int(card["hop_samples"]), int(card["synthesis_samples"]))
-    lookahead, state_size = int(card["lookahead_frames"]), int(card["state_size"])
-
-    def enhance(noisy: Array) -> Array:
-        padded = np.pad(noisy, ((0, 0), (0, (lookahead + 1) * stft.hop_samples + (-noisy.shape[1]) % stft.hop_samples)))
-        with torch.inference_mode():
-            out = stream(module, stft.analyse(torch.from_numpy(padded)), state_size)
-            return stft.synthesise(out[:, :, lookahead:])[:, : noisy.shape[1]].numpy()
-
-    return System(str(card["name"]), 1000 * int(card["latency_samples"]) / int(card["sample_rate_hz"]), enhance)
-
-
-def rnnoise_system() -> System | None:
-    """RNNoise from the package pyrnnoise, or None where it is missing.
-
-    What comes out of a call belongs to the frame of 10 ms two calls earlier: 20 ms, the collecting of a frame not
-    counted.
-    """
-    if importlib.util.find_spec("pyrnnoise") is None:
-        return None
-    try:
-        from pyrnnoise import rnnoise
-    except (ImportError, OSError):
-        return None
-    frame = 480
-    delay = 2 * frame
-
-    def enhance(noisy: Array) -> Array:
-        out = np.zeros_like(noisy)
-        for row, signal in enumerate(noisy):
-            samples = len(signal)
-            padded = np.pad(signal, (0, delay + (-samples) % frame)) * np.float32(32768)
-            pieces = np.ascontiguousarray(padded[: len(padded) // frame * frame].reshape(-1, frame), np.float32)
-            state = rnnoise.create()
-            try:
-                for piece in pieces:
-                    pointer = piece.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-                    rnnoise.lib.rnnoise_process_frame(state, pointer, pointer)
-            finally:
-                rnnoise.destroy(state)
-            out[row] = pieces.reshape(-1)[delay : delay + samples] * np.float32(1 / 32768)
-        return out
-
-    return System("RNNoise", 20.0, enhance)
-
-
-PEERS: dict[str, Callable[[], System | None]] = {"rnnoise": rnnoise_system}
-
-
-def _metrics() -> Callable[[Array, Array], list[float] | None]:
-    try:
-        from pesq import NoUtterancesError, pesq
-        from pystoi import stoi
-    except ImportError as error:
-        raise RtganError(f"Measuring needs the package {error.name!r}: pip install rtgan[eval].") from error
-
-    def measure(estimate: Array, target: Array) -> list[float] | None:
-        given = scipy.signal.resample_poly(estimate, 1, 48000 // _RATE_HZ)
-        wanted = scipy.signal.resample_poly(target, 1, 48000 // _RATE_HZ)
-        try:
-            quality = float(pesq(_RATE_HZ, wanted, given, "wb"))
-        except NoUtterancesError:
-            return None
-        return [quality, float(stoi(wanted, given, _RATE_HZ)), si_sdr_db(given, wanted)]
-
-    return measure
+    name: str
+    latency_ms: float
+    sample_rate_hz: int
+    signals: Array
 
 
 def development_mixes(corpus: Corpus, count: int, seed: int = 2024) -> list[Mix]:
@@ -140,33 +52,60 @@ def development_mixes(corpus: Corpus, count: int, seed: int = 2024) -> list[Mix]
     return [mixer(number) for number in range(count)]
 
 
-def evaluate_systems(mixes: Sequence[Mix], systems: Sequence[System], progress: bool = True) -> list[Result]:
-    """Score the noisy input and every system on the same mixes; a mix without speech for PESQ is left out for all."""
-    measure = _metrics()
+def run_systems(mixes: Sequence[Mix], systems: Sequence[System], progress: bool = True) -> list[Output]:
+    """The noisy input, then what every system makes of it; a system at 16 kHz is given the mixes at 16 kHz."""
     noisy = np.stack([mix.noisy for mix in mixes])
-    outputs = [("noisy", 0.0, noisy)] + [(s.name, s.latency_ms, s.enhance(noisy)) for s in systems]
-    results = [Result(name, latency) for name, latency, _ in outputs]
+    narrow: Array | None = None
+    outputs = [Output("noisy", 0.0, SAMPLE_RATE_HZ, noisy)]
+    for system in tqdm(systems, desc="enhancing", unit="system", disable=not progress):
+        given = noisy
+        if system.sample_rate_hz == RATE_HZ:
+            narrow = at_16_khz(noisy, SAMPLE_RATE_HZ) if narrow is None else narrow
+            given = narrow
+        outputs.append(Output(system.name, system.latency_ms, system.sample_rate_hz, system.enhance(given)))
+    return outputs
+
+
+def score(
+    mixes: Sequence[Mix], outputs: Sequence[Output], dnsmos: Dnsmos | None = None, progress: bool = True
+) -> list[Result]:
+    """Score all outputs; a mix in which PESQ finds no speech is left out for all."""
+    measure = intrusive_scores()
+    metrics = METRICS + (DNSMOS_METRICS if dnsmos is not None else ())
+    results = [Result(output.name, output.latency_ms, metrics) for output in outputs]
     for number, mix in enumerate(tqdm(mixes, desc="measuring", unit="mix", disable=not progress)):
-        rows = [measure(signals[number], mix.clean) for _, _, signals in outputs]
-        if all(row is not None for row in rows):
+        target = at_16_khz(mix.clean, SAMPLE_RATE_HZ)
+        rows = []
+        for output in outputs:
+            signal = at_16_khz(output.signals[number], output.sample_rate_hz)[: len(target)]
+            row = measure(signal, target)
+            if row is None:
+                break
+            rows.append(row + (dnsmos(signal) if dnsmos is not None else []))
+        else:
             for result, row in zip(results, rows, strict=True):
-                assert row is not None
                 result.scores.append(row)
     if not results[0].scores:
         raise RtganError("PESQ found no speech in any mix, so nothing could be measured.")
     return results
 
 
+def evaluate_systems(
+    mixes: Sequence[Mix], systems: Sequence[System], progress: bool = True, dnsmos: Dnsmos | None = None
+) -> list[Result]:
+    """Score the noisy input and every system on the same mixes."""
+    return score(mixes, run_systems(mixes, systems, progress), dnsmos, progress)
+
+
 def table(results: Sequence[Result]) -> str:
     """The means as text, one system per line."""
     width = max(len(r.name) for r in results)
-    lines = [f"{'system':{width}}  latency ms  PESQ-WB   STOI  SI-SDR dB"]
+    metrics = results[0].metrics
+    lines = [f"{'system':{width}}  latency ms  " + "  ".join(f"{LABELS[m]:>9}" for m in metrics)]
     for result in results:
         mean = result.mean()
-        lines.append(
-            f"{result.name:{width}}  {result.latency_ms:10.1f}  {mean['pesq_wb']:7.3f}  {mean['stoi']:.3f}  "
-            f"{mean['si_sdr_db']:9.2f}"
-        )
+        figures = "  ".join(f"{mean[m]:9.2f}" if m == "si_sdr_db" else f"{mean[m]:9.3f}" for m in metrics)
+        lines.append(f"{result.name:{width}}  {result.latency_ms:10.1f}  {figures}")
     return "\n".join(lines)
 
 
@@ -176,7 +115,7 @@ def as_json(results: Sequence[Result], mixes: Sequence[Mix], data: str) -> dict[
         "data": data,
         "mixes": len(results[0].scores),
         "snr_db": [min(round(m.snr_db, 1) for m in mixes), max(round(m.snr_db, 1) for m in mixes)],
-        "sample_rate_hz": _RATE_HZ,
+        "sample_rate_hz": RATE_HZ,
         "systems": {r.name: {"latency_ms": r.latency_ms, **r.mean()} for r in results},
     }
 
@@ -197,28 +136,68 @@ def write_json(figures: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 
 
-def plot(results: Sequence[Result], mixes: Sequence[Mix], path: Path) -> None:
-    """Each metric over the input's SNR, one line per system, means of four equal groups of mixes."""
+def _pyplot() -> Any:
     try:
         import matplotlib
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError as error:
-        raise UsageError("A figure needs the package matplotlib: pip install rtgan[eval].") from error
+        raise UsageError("A figure needs the package matplotlib: pip install rtgan[plot].") from error
+    return pyplot
+
+
+def plot(results: Sequence[Result], mixes: Sequence[Mix], path: Path) -> None:
+    """Each metric over the input's SNR, one line per system, means of four equal groups of mixes."""
+    pyplot = _pyplot()
     snr = np.array([m.snr_db for m in mixes])
     if len(results[0].scores) != len(snr):
         raise RtganError("Some mixes could not be measured, so there is no figure over SNR.")
     groups = [g for g in np.array_split(np.argsort(snr), min(4, len(snr))) if len(g)]
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.4), constrained_layout=True)
-    for column, (axis, label) in enumerate(zip(axes, ("PESQ-WB", "STOI", "SI-SDR (dB)"), strict=True)):
+    metrics = results[0].metrics
+    rows = -(-len(metrics) // 3)
+    figure, axes = pyplot.subplots(rows, 3, figsize=(11, 3.4 * rows), constrained_layout=True, squeeze=False)
+    for column, (axis, metric) in enumerate(zip(axes.flat, metrics, strict=True)):
         for result in results:
             scores = np.asarray(result.scores)[:, column]
             axis.plot([snr[g].mean() for g in groups], [scores[g].mean() for g in groups], "o-", label=result.name)
         axis.set_xlabel("SNR of the input (dB)")
-        axis.set_ylabel(label)
+        axis.set_ylabel(LABELS[metric])
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    axes.flat[0].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+def write_audio(mixes: Sequence[Mix], outputs: Sequence[Output], folder: Path, count: int = 12) -> None:
+    """The first `count` mixes to listen to and to look at.
+
+    ``NNN_clean.wav``, ``NNN_noisy.wav`` and ``NNN_<system>.wav``, each at the rate of its system, and ``NNN.png``
+    with a spectrogram of each. The PNGs are left out where matplotlib is missing.
+    """
+    import soundfile
+
+    try:
+        pyplot = _pyplot()
+    except UsageError:
+        pyplot = None
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, mix in enumerate(mixes[:count]):
+        shown = [("clean", SAMPLE_RATE_HZ, mix.clean)]
+        shown += [(output.name, output.sample_rate_hz, output.signals[number]) for output in outputs]
+        for name, rate, signal in shown:
+            soundfile.write(folder / f"{number:03d}_{name}.wav", np.clip(signal, -1, 1), rate, "PCM_16")
+        if pyplot is None:
+            continue
+        figure, axes = pyplot.subplots(len(shown), 1, figsize=(9, 1.9 * len(shown)), sharex=True, sharey=True)
+        for axis, (name, rate, signal) in zip(axes, shown, strict=True):
+            size = 1024 * rate // SAMPLE_RATE_HZ // 2 * 2
+            dithered = signal + np.float32(1e-6) * np.random.default_rng(0).standard_normal(len(signal), np.float32)
+            axis.specgram(dithered, NFFT=size, Fs=rate, noverlap=size * 3 // 4, vmin=-140, vmax=-40, cmap="magma")
+            axis.set_ylabel("Hz")
+            axis.set_title(name, fontsize=8, loc="left")
+        axes[-1].set_xlabel(f"seconds ({mix.kind}, {mix.snr_db:.1f} dB)")
+        figure.tight_layout()
+        figure.savefig(folder / f"{number:03d}.png", dpi=100)
+        pyplot.close(figure)

@@ -22,7 +22,7 @@ from ..version import VERSION
 from .data import generated_corpus
 from .loop import TrainConfig, load_checkpoint, parse_config
 from .mixing import Mixer, MixSettings
-from .networks import Denoiser, StreamingDenoiser, count_parameters, macs_per_frame, pick, stream
+from .networks import Denoiser, StreamingDenoiser, count_parameters, macs_per_frame, stream
 
 CARD = "card.json"
 TEST_VECTOR = "test_vector.npz.b64"
@@ -57,16 +57,15 @@ def test_spectrum(config: TrainConfig, frames: int = _VECTOR_FRAMES) -> Tensor:
 test_spectrum.__test__ = False  # type: ignore[attr-defined]
 
 
-def scripted(net: Denoiser, head: int) -> torch.jit.ScriptModule:
-    """The streaming form of one head as TorchScript."""
-    module: torch.jit.ScriptModule = torch.jit.script(StreamingDenoiser(net.cpu(), head).eval())
+def scripted(net: Denoiser) -> torch.jit.ScriptModule:
+    """The streaming form of a net as TorchScript."""
+    module: torch.jit.ScriptModule = torch.jit.script(StreamingDenoiser(net.cpu().eval()).eval())
     return module
 
 
 def build_card(
     config: TrainConfig,
     net: Denoiser,
-    lookahead: int,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any] | None = None,
     name: str | None = None,
@@ -74,10 +73,6 @@ def build_card(
 ) -> dict[str, Any]:
     """The card of an export: what it is, what it hears and says, where it comes from."""
     stft = config.stft
-    latency = stft.synthesis_samples + lookahead * stft.hop_samples
-    kept = [k for k in net.state_dict() if not k.startswith("heads.")]
-    head = net.heads[pick(config.network.lookaheads, lookahead)]
-    trunk = sum(net.state_dict()[k].numel() for k in kept if k not in ("average", "spread"))
     return {
         "schema": 1,
         "name": name or config.name,
@@ -88,11 +83,11 @@ def build_card(
         "n_fft": stft.n_fft,
         "hop_samples": stft.hop_samples,
         "synthesis_samples": stft.synthesis_samples,
-        "lookahead_frames": lookahead,
-        "latency_samples": latency,
+        "lookahead_frames": 0,
+        "latency_samples": stft.synthesis_samples,
         "channels": 1,
-        "state_size": StreamingDenoiser(net, pick(config.network.lookaheads, lookahead)).state_size,
-        "parameters": trunk + count_parameters(head),
+        "state_size": StreamingDenoiser(net).state_size,
+        "parameters": count_parameters(net),
         "macs_per_frame": macs_per_frame(config.network),
         "description": description or config.description,
         "training": dict(training),
@@ -104,7 +99,7 @@ def build_card(
 def write_model(module: torch.jit.ScriptModule, card: Mapping[str, Any], spectrum: Tensor, path: Path) -> None:
     """Save a scripted module with its card and the answer it gives to `spectrum`, atomically."""
     with torch.no_grad():
-        answer = stream(module, spectrum, int(card["state_size"]))
+        answer, _ = stream(module, spectrum, int(card["state_size"]))
     if not torch.isfinite(answer).all():
         raise RtganError("The net gives values that are not finite on the test vector; it was not exported.")
     packed = io.BytesIO()
@@ -140,7 +135,6 @@ def read_model(path: Path) -> tuple[torch.jit.ScriptModule, dict[str, Any], dict
 def export_run(
     run: Path,
     path: Path,
-    lookahead: int | None = None,
     name: str | None = None,
     description: str | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -153,8 +147,6 @@ def export_run(
         Run folder or checkpoint file.
     path : Path
         File to write.
-    lookahead : int, optional
-        Which head, by its look-ahead in frames; the config's by default.
     name, description : str, optional
         Instead of the config's.
     metrics : mapping, optional
@@ -167,20 +159,20 @@ def export_run(
     """
     content = load_checkpoint(run)
     config = parse_config(content["config"], "checkpoint")
-    wanted = config.lookahead_frames if lookahead is None else lookahead
-    head = pick(config.network.lookaheads, wanted)
     net = Denoiser(config.network)
     net.load_state_dict(content["ema"])
     net.eval()
-    module = scripted(net, head)
+    module = scripted(net)
     training = {
         "sources": content["sources"],
         "commit": _commit(),
         "steps": content["step"],
         "started_from": content.get("lineage", []),
-        "hours_of_audio": round(content["step"] * config.batch * config.mixing.seconds / 3600, 1),
+        "hours_of_audio": round(
+            content["step"] * config.batch * int(content.get("processes", 1)) * config.mixing.seconds / 3600, 1
+        ),
         "config": config.as_dict(),
     }
-    card = build_card(config, net, wanted, training, metrics, name, description)
+    card = build_card(config, net, training, metrics, name, description)
     write_model(module, card, test_spectrum(config), path)
     return card

@@ -1,128 +1,47 @@
 """The training loop: one config in, a run folder with checkpoints and a log out.
 
-A step is a pure function of weights, optimiser state and step number: example numbers follow from the step,
-so that a run that was stopped and resumed gives the bits of one that was not.
+A step is a pure function of weights, optimisers, running figures and step number: example numbers follow from the
+step, so that a run that was stopped and resumed gives the bits of one that was not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import dataclasses
-import json
 import math
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from ..errors import RtganError, UsageError
+from .adversary import TERMS, Adversary
+from .checkpoint import BEST, CHECKPOINT, load_checkpoint, save_atomically
+from .config import TrainConfig, load_config, parse_config
 from .data import Corpus
-from .losses import LossSum, level_scale
-from .mixing import Mixer, MixSettings
-from .networks import Denoiser, DenoiserSettings
-from .stft import Stft
+from .develop import Development, enhance
+from .diary import Diary
+from .losses import Balancer, LossSum, level_scale
+from .mixing import Mixer
+from .networks import Denoiser
+from .parallel import Processes
 
-CHECKPOINT = "checkpoint.pt"
+__all__ = [
+    "BEST", "CHECKPOINT", "TrainConfig", "Trainer", "enhance", "keep_freed_memory", "load_checkpoint", "load_config",
+    "parse_config",
+]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """A training run, as written in YAML.
-
-    `lookahead_frames` is the head that an export takes; `network.lookaheads` may train further heads on the same
-    trunk, each on its share of the batch. The learning rate rises over `warmup_steps`, stays, and falls to zero
-    over the last `decay_share` of `steps`.
-    """
-
-    name: str
-    description: str = ""
-    version: int = 1
-    seed: int = 0
-    lookahead_frames: int = 0
-    steps: int = 4000
-    batch: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    warmup_steps: int = 200
-    decay_share: float = 0.3
-    gradient_clip: float = 1.0
-    ema: float = 0.998
-    checkpoint_every: int = 200
-    workers: int = 1
-    network: DenoiserSettings = field(default_factory=DenoiserSettings)
-    mixing: MixSettings = field(default_factory=MixSettings)
-    losses: dict[str, dict[str, Any]] = field(default_factory=lambda: {"compressed": {"weight": 1.0}})
-
-    def __post_init__(self) -> None:
-        if self.batch < len(self.network.lookaheads):
-            raise UsageError(f"batch is {self.batch} but must be at least the number of network.lookaheads.")
-        if self.steps < 1 or self.learning_rate <= 0 or not 0 <= self.ema < 1 or not 0 <= self.decay_share <= 1:
-            raise UsageError("steps and learning_rate must be positive, ema and decay_share between 0 and 1.")
-        if self.lookahead_frames not in self.network.lookaheads:
-            raise UsageError(
-                f"lookahead_frames is {self.lookahead_frames}, not one of {list(self.network.lookaheads)}."
-            )
-
-    @property
-    def stft(self) -> Stft:
-        """The transform that belongs to the net."""
-        return Stft(self.network.n_fft, self.network.hop_samples, 2 * self.network.hop_samples)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as in YAML."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
-
-
-def parse_config(values: Any, where: str) -> TrainConfig:
-    """Check plain values and make a config of them; unknown keys are refused."""
-    if not isinstance(values, dict) or "name" not in values:
-        raise UsageError(f"{where} is not a training config: it must be a mapping with a 'name'.")
-
-    def build(kind: type, given: dict[str, Any], prefix: str) -> Any:
-        known = {f.name: f for f in dataclasses.fields(kind)}
-        for key in given:
-            if key not in known:
-                raise UsageError(f"{where}: {prefix}{key} is not known; allowed are {', '.join(sorted(known))}.")
-        ready = dict(given)
-        for key, inner in (("network", DenoiserSettings), ("mixing", MixSettings)):
-            if key in ready and kind is TrainConfig:
-                if not isinstance(ready[key], dict):
-                    raise UsageError(f"{where}: {key} must be a mapping.")
-                ready[key] = build(inner, ready[key], f"{key}.")
-        for key, value in ready.items():
-            default = known[key].default
-            if isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise UsageError(f"{where}: {prefix}{key} is {value!r} but must be a number.")
-            if isinstance(default, int) and not isinstance(value, int):
-                raise UsageError(f"{where}: {prefix}{key} is {value!r} but must be a whole number.")
-        return kind(**ready)
-
-    config: TrainConfig = build(TrainConfig, values, "")
-    LossSum(config.losses)
-    return config
-
-
-def load_config(path: Path) -> TrainConfig:
-    """Read a config from YAML."""
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"The config {str(path)!r} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"The config {str(path)!r} is not YAML: {' '.join(str(error).split())}.") from error
-    return parse_config(values, path.name)
+_LOG_EVERY = 20
+_OPENING_STEPS = 50
+_LOST_STEPS = 20
 
 
 class _Examples(Dataset[tuple[Tensor, Tensor]]):
@@ -135,33 +54,36 @@ class _Examples(Dataset[tuple[Tensor, Tensor]]):
 
 
 class _Onward(Sampler[int]):
-    """Example numbers of the steps still to do."""
+    """Example numbers of the steps still to do: of each step's `world` batches the one of this process."""
 
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
+    def __init__(self, step: int, steps: int, batch: int, rank: int, world: int) -> None:
+        self.step, self.steps, self.batch, self.rank, self.world = step, steps, batch, rank, world
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.last))
+        for step in range(self.step, self.steps):
+            first = (step * self.world + self.rank) * self.batch
+            yield from range(first, first + self.batch)
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return max(0, self.steps - self.step) * self.batch
 
 
 class _Interrupt:
-    """Turns Ctrl-C into a flag, so that a step is done or not begun; a second Ctrl-C acts at once."""
+    """Turns Ctrl-C and a polite kill into a flag, so that a step is done or not begun; a second one acts at once."""
 
     def __init__(self) -> None:
         self.seen = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.seen:
@@ -169,8 +91,10 @@ class _Interrupt:
         self.seen = True
 
 
-def _ignore_interrupts(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
 
 
 def keep_freed_memory() -> None:
@@ -183,41 +107,51 @@ def keep_freed_memory() -> None:
         pass
 
 
-def save_atomically(content: Any, path: Path) -> None:
-    """Write next to `path`, flush to disk, then rename: a reader sees the old file or the new one."""
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("wb") as stream:
-        torch.save(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+def _precision(wanted: str, device: torch.device) -> torch.dtype | None:
+    """Type that the generator and the discriminators compute in, or None for float32 throughout."""
+    if wanted == "fp32" or (wanted == "auto" and device.type != "cuda"):
+        return None
+    if device.type != "cuda":
+        raise UsageError(f"precision {wanted} is for CUDA devices; on {device.type} it must be auto or fp32.")
+    if wanted == "auto":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if wanted == "bf16" else torch.float16
 
 
-def load_checkpoint(run: Path) -> dict[str, Any]:
-    """The last checkpoint of a run folder."""
-    path = run / CHECKPOINT if run.is_dir() else run
-    if not path.is_file():
-        raise UsageError(f"There is no checkpoint at {str(path)!r}.")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RtganError(f"The checkpoint {str(path)!r} cannot be read: {error}.") from error
-    if "config" not in content or "ema" not in content:
-        raise RtganError(f"The file {str(path)!r} is not a checkpoint of this program.")
-    return content
+class _Watch:
+    """Notices a run that diverges: its losses, without the adversary's, far above those of its first steps."""
 
+    def __init__(self) -> None:
+        self.count, self.opening, self.size, self.mean, self.lost = 0, 0.0, 0.0, 0.0, 0
 
-def enhance(net: Denoiser, stft: Stft, noisy: Tensor, head: int) -> Tensor:
-    """Signals ``(batch, samples)`` through one head, aligned with the input: look-ahead and windows undone."""
-    lookahead = net.settings.lookaheads[head]
-    hop = stft.hop_samples
-    padded = torch.nn.functional.pad(noisy, (0, (lookahead + 1) * hop + (-noisy.shape[-1]) % hop))
-    out: Tensor = net(stft.analyse(padded), head)
-    return stft.synthesise(out[:, :, lookahead:])[..., : noisy.shape[-1]]
+    def state(self) -> dict[str, float]:
+        return dict(vars(self))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def trouble(self, total: float, size: float, norm: float) -> str | None:
+        """What is wrong after a step whose terms sum up to `total`, and without their signs to `size`."""
+        if not math.isfinite(total):
+            return "The loss is not finite"
+        self.lost = 0 if math.isfinite(norm) else self.lost + 1
+        if self.lost >= _LOST_STEPS:
+            return f"The gradient was not finite for {_LOST_STEPS} steps"
+        self.count += 1
+        if self.count <= _OPENING_STEPS:
+            self.opening += (total - self.opening) / self.count
+            self.size += (size - self.size) / self.count
+            self.mean = self.opening
+            return None
+        # one wild batch is no divergence: none counts for more than twice the limit
+        self.mean += 0.05 * (min(total, self.opening + 4 * self.size) - self.mean)
+        if self.mean > self.opening + 2 * self.size:
+            return f"The loss diverges ({self.mean:.3g} after {self.opening:.3g} at the beginning)"
+        return None
 
 
 class Trainer:
-    """Weights, optimiser and position of a run.
+    """Weights, optimisers and position of a run.
 
     Parameters
     ----------
@@ -228,178 +162,354 @@ class Trainer:
     out : Path
         Run folder, made where missing.
     device : str
-        ``"cpu"`` or a torch device.
+        ``"cpu"`` or a torch device; ``"cuda"`` is the GPU of the local rank under torchrun.
     """
 
     def __init__(self, config: TrainConfig, corpus: Corpus, out: Path, device: str = "cpu") -> None:
         self.config, self.corpus, self.out = config, corpus, out
-        try:
-            self.device = torch.device(device)
-            torch.zeros(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"The device {device!r} cannot be used here.") from error
+        self.processes = Processes(device)
+        self.device = self.processes.device
+        self.dtype = _precision(config.precision, self.device)
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True
         torch.manual_seed(config.seed)
-        self.net = Denoiser(config.network).to(self.device)
+        # fused where there is a kernel for it: one launch for all weights
+        fused = {"fused": True} if self.device.type == "cuda" else {}
+        self.net = self.processes.prepared(Denoiser(config.network))
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         self.loss = LossSum(config.losses).to(self.device)
+        self.balancer = Balancer() if config.balance else None
         self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+            self.net.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, **fused
         )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self.adversary: Adversary | None = None
+        if config.adversary is not None:
+            rate = config.network.sample_rate_hz
+            self.adversary = Adversary(config.adversary, rate, self.device, config.gradient_clip)
         self.mixer = Mixer(corpus, config.mixing, config.seed)
+        self.watch = _Watch()
         self.step = 0
         self.seconds = 0.0
         self.lineage: list[dict[str, Any]] = []
+        self.best: dict[str, float] | None = None
+        self.without_best = 0
+        self._development: Development | None = None
         out.mkdir(parents=True, exist_ok=True)
 
-    def learning_rate(self, step: int) -> float:
-        """Learning rate of a step: rise, plateau, linear fall."""
+    def rate_shape(self, step: int) -> float:
+        """Share of the learning rates that a step takes: rise, plateau, linear fall."""
         config = self.config
         fall = max(1.0, config.steps * config.decay_share)
-        shape = min(1.0, (step + 1) / max(1, config.warmup_steps), max(0.0, (config.steps - step) / fall))
-        return config.learning_rate * shape
+        return min(1.0, (step + 1) / max(1, config.warmup_steps), max(0.0, (config.steps - step) / fall))
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step of the generator."""
+        return self.config.learning_rate * self.rate_shape(step)
+
+    def _weights_to_keep(self) -> dict[str, Any]:
+        return {
+            "schema": 2,
+            "config": self.config.as_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "ema": self.averaged,
+            "processes": self.processes.world,
+            "sources": self.corpus.sources(),
+            "lineage": self.lineage,
+            "develop": self.best,
+        }
 
     def save(self) -> Path:
-        """Write the checkpoint."""
+        """Write the checkpoint; only the first of several processes does."""
         path = self.out / CHECKPOINT
-        save_atomically(
-            {
-                "schema": 1,
-                "config": self.config.as_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
+        if self.processes.first:
+            rng = {"cpu": torch.get_rng_state()}
+            if self.device.type == "cuda":
+                rng["cuda"] = torch.cuda.get_rng_state(self.device)
+            content = self._weights_to_keep() | {
                 "net": self.net.state_dict(),
-                "ema": self.averaged,
                 "optimiser": self.optimiser.state_dict(),
-                "rng": torch.get_rng_state(),
-                "sources": self.corpus.sources(),
-                "lineage": self.lineage,
-            },
-            path,
-        )
+                "scaler": self.scaler.state_dict(),
+                "balancer": self.balancer.state() if self.balancer is not None else None,
+                "adversary": self.adversary.state() if self.adversary is not None else None,
+                "watch": self.watch.state(),
+                "without_best": self.without_best,
+                "rng": rng,
+            }
+            save_atomically(content, path)
         return path
 
     def restore(self) -> None:
         """Go on where the run's checkpoint stopped."""
         content = load_checkpoint(self.out)
-        saved, wanted = content["config"]["network"], self.config.as_dict()["network"]
-        if saved != wanted:
-            raise UsageError("The checkpoint's network differs from the config's; choose another --out for a new run.")
+        if "net" not in content or content.get("schema") != 2:
+            raise UsageError(f"The checkpoint of {str(self.out)!r} is of an earlier version or not made to be resumed.")
+        wanted = self.config.as_dict()
+        for part in ("network", "adversary", "losses", "balance"):
+            saved, now = content["config"][part], wanted[part]
+            if part == "adversary" and saved is not None and now is not None:
+                saved, now = saved["discriminators"], now["discriminators"]
+            if part in ("losses", "balance") and not self.config.balance and not content["config"]["balance"]:
+                continue
+            if saved != now:
+                raise UsageError(
+                    f"The checkpoint's {part} differs from the config's; choose another --out and --start-from for a "
+                    "new run."
+                )
         self.net.load_state_dict(content["net"])
-        self.averaged = {name: value.to(self.device) for name, value in content["ema"].items()}
+        for name, value in content["ema"].items():
+            self.averaged[name].copy_(value)
         self.optimiser.load_state_dict(content["optimiser"])
-        torch.set_rng_state(content["rng"])
+        self.scaler.load_state_dict(content["scaler"])
+        if self.balancer is not None:
+            self.balancer.restore(content["balancer"])
+        if self.adversary is not None:
+            self.adversary.restore(content["adversary"])
+        self.watch.restore(content["watch"])
+        torch.set_rng_state(content["rng"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in content["rng"]:
+            torch.cuda.set_rng_state(content["rng"]["cuda"], self.device)
         self.step, self.seconds = int(content["step"]), float(content["seconds"])
-        self.lineage = list(content.get("lineage", []))
+        self.best, self.without_best = content["develop"], int(content["without_best"])
+        self.lineage = list(content["lineage"])
 
-    def start_from(self, run: Path) -> None:
-        """Take averaged weights of another run, head by head of equal look-ahead."""
+    def start_from(self, run: Path) -> tuple[int, int]:
+        """Take the averaged weights of another run, as far as names and shapes fit.
+
+        Returns
+        -------
+        tuple of int
+            How many of this net's tensors were taken, and how many it has.
+        """
         content = load_checkpoint(run)
-        theirs = list(content["config"]["network"]["lookaheads"])
-        weights = {k: v for k, v in content["ema"].items() if not k.startswith("heads.")}
-        for mine, lookahead in enumerate(self.config.network.lookaheads):
-            if lookahead in theirs:
-                prefix = f"heads.{theirs.index(lookahead)}."
-                weights |= {
-                    f"heads.{mine}.{k[len(prefix) :]}": v for k, v in content["ema"].items() if k.startswith(prefix)
-                }
-        try:
-            missing = self.net.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
-            raise UsageError(f"The weights of {str(run)!r} do not fit the config's network.") from error
-        if missing.unexpected_keys:
-            raise UsageError(f"The weights of {str(run)!r} do not fit the config's network.")
+        mine = self.net.state_dict()
+        fitting = {k: v for k, v in content["ema"].items() if k in mine and mine[k].shape == v.shape}
+        if not any(v.is_floating_point() for v in fitting.values()):
+            raise UsageError(f"No weight of {str(run)!r} fits the config's network.")
+        self.net.load_state_dict(fitting, strict=False)
+        theirs = content.get("adversary")
+        if self.adversary is not None and theirs is not None:
+            own = self.adversary.net.state_dict()
+            if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs["net"].items()}:
+                self.adversary.net.load_state_dict(theirs["net"])
         earlier = {key: content["config"][key] for key in ("name", "batch", "seed")} | {"steps": content["step"]}
         self.lineage = [*content.get("lineage", []), earlier]
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+        return len(fitting), len(mine)
 
-    def objective(self, noisy: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one batch; the batch is shared out among the heads."""
-        net, stft, lookaheads = self.net, self.config.stft, self.config.network.lookaheads
+    def _computing(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def estimate(self, noisy: Tensor, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Enhanced signals, targets, both ``(batch, samples)`` at the noisy input's unit level, and voice logits.
+
+        The last hop is left out: no frame has completed it.
+        """
+        stft = self.config.stft
         scale = level_scale(noisy)
         spectrum = stft.analyse(noisy)
-        code = net.trunk(net.features(spectrum))
-        frames = spectrum.shape[2] - max(lookaheads)
-        parts = []
-        for head, lookahead in enumerate(lookaheads):
-            share = slice(len(noisy) * head // len(lookaheads), len(noisy) * (head + 1) // len(lookaheads))
-            parts.append(net.apply_head(head, code[share], spectrum[share])[:, :, lookahead : lookahead + frames])
-        whole = (frames - 1) * stft.hop_samples
-        estimate = stft.synthesise(torch.cat(parts))[:, :whole]
-        loss: tuple[Tensor, dict[str, Tensor]] = self.loss(estimate * scale, clean[:, :whole] * scale)
-        return loss
+        with self._computing():
+            out, voice = self.net(spectrum)
+        frames = spectrum.shape[2] - 1
+        whole = frames * stft.hop_samples
+        estimate = stft.synthesise(out.float())[:, :whole] * scale
+        return estimate, clean[:, :whole] * scale, voice.float()[:, :frames]
 
     def train_step(self, noisy: Tensor, clean: Tensor) -> dict[str, float]:
-        """One update of the weights and of their running average."""
-        config = self.config
+        """One update of the generator, of its running average, and of the discriminators where there are any."""
+        config, processes, adversary = self.config, self.processes, self.adversary
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(self.step)
-        total, parts = self.objective(noisy.to(self.device), clean.to(self.device))
-        value = float(total.detach())
-        if not math.isfinite(value):
-            last = self.out / CHECKPOINT
-            kept = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
-            raise RtganError(f"The loss is not finite at step {self.step}: training stopped, {kept}.")
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.gradient_clip)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        decay = min(config.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, now in self.net.state_dict().items():
-                self.averaged[name].lerp_(now, 1 - decay)
-        self.step += 1
-        return {"loss": value, "norm": float(norm), **{name: float(part) for name, part in parts.items()}}
+        noisy = noisy.to(self.device, non_blocking=True)
+        clean = clean.to(self.device, non_blocking=True)
+        estimate, target, voice = self.estimate(noisy, clean)
+        parts = self.loss(estimate, target, voice)
+        weights = dict(self.loss.weights)
+        if adversary is not None and adversary.speaks(self.step):
+            piece = adversary.piece(estimate.shape[1], self.step)
+            with self._computing():
+                parts |= adversary.terms(estimate[:, piece], target[:, piece])
+            weights |= adversary.weights()
 
-    def run(self, budget_minutes: float | None = None, progress: bool = True) -> int:
-        """Train until the config's steps or the time budget are used up, then write the checkpoint.
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.balancer is None:
+            total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        else:
+            heard = {name: value for name, value in parts.items() if name != "voice"}
+            push = self.balancer.gradient(estimate, heard, weights, processes.mean)
+            roots, slopes = [estimate], [push * self.scaler.get_scale()]
+            if "voice" in parts:
+                roots.append(parts["voice"] * weights["voice"])
+                slopes.append(torch.full_like(roots[-1], self.scaler.get_scale()))
+            torch.autograd.backward(roots, slopes)
+        processes.average([p.grad for p in self.net.parameters() if p.grad is not None])
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.gradient_clip)
+
+        names = list(parts)
+        figures = processes.mean(torch.stack([parts[name].detach().float() for name in names]))
+        *values, size = [*figures.tolist(), float(norm)]
+        own = [weights[n] * v for n, v in zip(names, values, strict=True) if n not in TERMS]
+        trouble = self.watch.trouble(sum(own), sum(map(abs, own)), size)
+        if trouble is None and not all(map(math.isfinite, values)):
+            trouble = "The adversarial loss is not finite"
+        if trouble is not None:
+            self._give_up(trouble)
+        if math.isfinite(size) or self.dtype is torch.float16:
+            self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self._average_weights()
+        result = {"loss": sum(own), "norm": size, **dict(zip(names, values, strict=True))}
+
+        if adversary is not None and adversary.learns(self.step):
+            piece = adversary.piece(estimate.shape[1], self.step)
+            with self._computing():
+                lost = adversary.step(
+                    estimate[:, piece], target[:, piece], self.rate_shape(self.step), processes.average
+                )
+            result["discriminators"] = float(processes.mean(lost))
+        self.step += 1
+        return result
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for name, now in self.net.state_dict().items():
+            if now.is_floating_point():
+                self.averaged[name].lerp_(now, 1 - decay)
+            else:
+                self.averaged[name].copy_(now)
+
+    def _give_up(self, trouble: str) -> None:
+        last, best = self.out / CHECKPOINT, self.out / BEST
+        kept = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
+        kept += f", the best one {best}" if best.is_file() else ""
+        raise RtganError(f"{trouble} at step {self.step}: training stopped, {kept}.")
+
+    def develop(self, diary: Diary | None = None) -> dict[str, float]:
+        """Measure the averaged weights on the development set, and keep them as the best where they are.
+
+        Only the first of several processes measures; all learn the figures.
+        """
+        figures: dict[str, float] | None = None
+        if self.processes.first:
+            if self._development is None:
+                self._development = Development(self.corpus, self.config.develop, self.device)
+            net = Denoiser(self.config.network).to(self.device)
+            net.load_state_dict(self.averaged)
+            figures, enhanced = self._development.measure(net.eval(), self.config.stft, self.loss)
+            if diary is not None:
+                diary.figures(self.step, figures, "develop")
+                for number in range(min(3, len(enhanced))):
+                    sounds = {"enhanced": enhanced[number]}
+                    if self.best is None:
+                        sounds |= {
+                            "noisy": self._development.noisy[number],
+                            "clean": self._development.clean[number],
+                        }
+                    rate = self.config.network.sample_rate_hz
+                    diary.sounds(self.step, rate, {f"{name}/{number}": s for name, s in sounds.items()})
+            better = self._development.better(figures, self.best)
+            figures = figures | {"new_best": float(better)}
+        figures = self.processes.from_first(figures)
+        if figures.pop("new_best"):
+            self.best, self.without_best = dict(figures), 0
+            if self.processes.first:
+                save_atomically(self._weights_to_keep(), self.out / BEST)
+        else:
+            self.without_best += 1
+        return figures
+
+    def _loader(self, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+        config = self.config
+        # forked workers share the memory-mapped recordings; other ways to start one would copy them
+        count = workers if sys.platform == "linux" else 0
+        return DataLoader(
+            _Examples(self.mixer),
+            config.batch,
+            sampler=_Onward(self.step, config.steps, config.batch, self.processes.rank, self.processes.world),
+            num_workers=count,
+            multiprocessing_context="fork" if count else None,
+            worker_init_fn=_start_worker,
+            prefetch_factor=4 if count else None,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator().manual_seed(config.seed),
+        )
+
+    def _worn_out(self) -> bool:
+        patience = self.config.develop.patience
+        return patience > 0 and self.without_best >= patience
+
+    def run(
+        self,
+        budget_minutes: float | None = None,
+        progress: bool = True,
+        workers: int | None = None,
+        tensorboard: bool = False,
+    ) -> int:
+        """Train until the steps, the time budget or the patience are used up, then write the checkpoint.
+
+        Parameters
+        ----------
+        budget_minutes : float, optional
+            Wall-clock time after which a step is the last one.
+        progress : bool
+            Show a bar with the time left.
+        workers : int, optional
+            Processes that mix examples, instead of the config's.
+        tensorboard : bool
+            Also write TensorBoard's files, if it is installed.
 
         Returns
         -------
         int
             Steps done in all.
         """
-        config = self.config
+        config, processes = self.config, self.processes
         begun = time.monotonic()
         earlier = self.seconds
-        # forked workers share the memory-mapped recordings; other ways to start one would copy them
-        workers = config.workers if sys.platform == "linux" else 0
-        loader = DataLoader(
-            _Examples(self.mixer),
-            config.batch,
-            sampler=_Onward(self.step * config.batch, config.steps * config.batch),
-            num_workers=workers,
-            multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_ignore_interrupts,
-            prefetch_factor=4 if workers else None,
-            generator=torch.Generator().manual_seed(config.seed),
-        )
         smooth: dict[str, float] = {}
-        with (
-            _Interrupt() as interrupt,
-            (self.out / "log.jsonl").open("a", encoding="utf-8") as log,
-            tqdm(total=config.steps, initial=self.step, desc=config.name, unit="step", disable=not progress) as bar,
-        ):
-            for noisy, clean in loader:
+        talks = progress and processes.first
+        with contextlib.ExitStack() as stack:
+            interrupt = stack.enter_context(_Interrupt())
+            diary = stack.enter_context(Diary(self.out, tensorboard)) if processes.first else None
+            bar = stack.enter_context(
+                tqdm(total=config.steps, initial=self.step, desc=config.name, unit="step", disable=not talks)
+            )
+            batches = self._loader(config.workers if workers is None else workers) if not self._worn_out() else ()
+            for noisy, clean in batches:
                 for name, value in self.train_step(noisy, clean).items():
                     smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
                 self.seconds = earlier + time.monotonic() - begun
                 bar.update()
-                if self.step % 20 == 0:
+                if self.step % _LOG_EVERY == 0 and diary is not None:
                     bar.set_postfix({name: f"{value:.4g}" for name, value in smooth.items()})
-                    row = {
-                        "step": self.step,
-                        "seconds": round(self.seconds, 1),
-                        "rate": self.learning_rate(self.step),
-                    }
-                    log.write(json.dumps(row | {k: round(v, 6) for k, v in smooth.items()}) + "\n")
-                    log.flush()
+                    row = {"seconds": round(self.seconds, 1), "rate": self.learning_rate(self.step)}
+                    diary.figures(self.step, row | smooth)
+                every = config.develop.every_steps
+                if every and (self.step % every == 0 or self.step == config.steps):
+                    figures = self.develop(diary)
+                    if talks:
+                        text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                        tqdm.write(f"step {self.step}, held out: {text}{'' if self.without_best else ' (best)'}")
                 if self.step % config.checkpoint_every == 0:
                     self.save()
-                if interrupt.seen:
-                    tqdm.write(f"Stopped after step {self.step}; --resume goes on from here.")
+                over = budget_minutes is not None and time.monotonic() - begun > budget_minutes * 60
+                if processes.any(interrupt.seen or over):
+                    if talks:
+                        tqdm.write(f"Stopped after step {self.step}; --resume goes on from here.")
                     break
-                if budget_minutes is not None and time.monotonic() - begun > budget_minutes * 60:
+                if self._worn_out():
+                    if talks:
+                        tqdm.write(
+                            f"Stopped after step {self.step}: no better {config.develop.metric} on held-out "
+                            f"recordings in {self.without_best} looks; the best weights are in {BEST}."
+                        )
                     break
         self.save()
         return self.step

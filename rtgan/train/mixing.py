@@ -6,6 +6,7 @@ bandwidth extension are one multiplication there. The target keeps the early ref
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -26,7 +27,11 @@ Spectrum = NDArray[np.complex64]
 
 @dataclass(frozen=True)
 class MixSettings:
-    """How examples are mixed. Chances are probabilities, pairs are ranges drawn uniformly."""
+    """How examples are mixed. Chances are probabilities, pairs are ranges drawn uniformly.
+
+    Up to four noises sound at once: `second_noise_chance` is tried again after each. Clipping and codecs act on the
+    noisy side alone: the target is what they were given.
+    """
 
     seconds: float = 3.0
     snr_db: tuple[float, float] = (-5.0, 20.0)
@@ -48,6 +53,8 @@ class MixSettings:
     music_share: float = 0.08
     second_noise_chance: float = 0.35
     alter_noise_chance: float = 0.25
+    clip_chance: float = 0.04
+    codec_chance: float = 0.06
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -78,6 +85,8 @@ PLAIN = MixSettings(
     noise_speed=(1.0, 1.0),
     second_noise_chance=0.2,
     alter_noise_chance=0.0,
+    clip_chance=0.0,
+    codec_chance=0.0,
 )
 """Development mixes: held-out recordings as they are."""
 
@@ -337,25 +346,25 @@ def generated_voice(rng: Rng, samples: int, sample_rate_hz: int = SAMPLE_RATE_HZ
     return out
 
 
+def _in_frames(signal: Array, frame: int, change: Callable[[Spectrum], Spectrum]) -> Array:
+    """The signal with its short-time spectra ``(frames, bins)`` changed."""
+    pieces = np.lib.stride_tricks.sliding_window_view(np.pad(signal, (frame, 2 * frame)), frame)[:: frame // 2]
+    window = np.sqrt(np.hanning(frame + 1)[:-1]).astype(np.float32)
+    changed = scipy.fft.irfft(change(scipy.fft.rfft(pieces * window)), frame) * window
+    out = np.zeros((len(pieces) + 1) * (frame // 2), np.float32)
+    halves = changed.astype(np.float32).reshape(len(pieces), 2, frame // 2)
+    out[: -(frame // 2)] = halves[:, 0].ravel()
+    out[frame // 2 :] += halves[:, 1].ravel()
+    return out[frame : frame + len(signal)]
+
+
 def _altered(rng: Rng, noise: Array) -> Array:
     """A recording made into another one: reversed, phase-randomised within short frames, or modulated."""
     kind = int(rng.integers(3))
     if kind == 0:
         return np.ascontiguousarray(noise[::-1])
     if kind == 1:
-        frame = 2048
-        pieces = np.lib.stride_tricks.sliding_window_view(np.pad(noise, (frame, 2 * frame)), frame)[:: frame // 2]
-        window = np.sqrt(np.hanning(frame + 1)[:-1]).astype(np.float32)
-        spectrum = scipy.fft.rfft(pieces * window)
-        turned = (
-            scipy.fft.irfft(np.abs(spectrum) * np.exp(2j * np.pi * rng.random(spectrum.shape, np.float32)), frame)
-            * window
-        )
-        out = np.zeros((len(pieces) + 1) * (frame // 2), np.float32)
-        halves = turned.astype(np.float32).reshape(len(pieces), 2, frame // 2)
-        out[: -(frame // 2)] = halves[:, 0].ravel()
-        out[frame // 2 :] += halves[:, 1].ravel()
-        return out[frame : frame + len(noise)]
+        return _in_frames(noise, 2048, lambda s: np.abs(s) * np.exp(2j * np.pi * rng.random(s.shape, np.float32)))
     time = np.arange(len(noise), dtype=np.float32) / SAMPLE_RATE_HZ
     swing = 1 + rng.uniform(0.3, 0.95) * np.sin(2 * np.pi * rng.uniform(0.3, 8.0) * time + rng.uniform(0, 6))
     return noise * swing.astype(np.float32)
@@ -393,6 +402,52 @@ def _noise_signal(rng: Rng, corpus: Corpus, held_out: bool, settings: MixSetting
     if rng.random() < settings.alter_noise_chance:
         out = _altered(rng, out)
     return out, name
+
+
+def _clipped(rng: Rng, noisy: Array) -> Array:
+    """Overdriven by 1 to 10 dB, hard or soft."""
+    limit = np.float32(np.max(np.abs(noisy)) * _decibel(-rng.uniform(1.0, 10.0)))
+    if limit <= 0:
+        return noisy
+    if rng.random() < 0.6:
+        return np.clip(noisy, -limit, limit)
+    return np.asarray(limit * np.tanh(noisy / limit), np.float32)
+
+
+def _coded(rng: Rng, noisy: Array) -> Array:
+    """What a codec leaves: mu-law, few bits, holes in the spectrum, or Vorbis, MP3 or Opus at a low rate."""
+    peak = np.float32(np.max(np.abs(noisy)))
+    if peak < 1e-6:
+        return noisy
+    x = noisy / peak
+    kind = int(rng.integers(6))
+    if kind == 0:
+        companded = np.sign(x) * np.log1p(255 * np.abs(x)) / np.log(256)
+        steps = np.round(companded * 127) / 127
+        return np.asarray(peak * np.sign(steps) * (256 ** np.abs(steps) - 1) / 255, np.float32)
+    if kind == 1:
+        steps = 2 ** int(rng.integers(6, 11))
+        dither = rng.random(len(x), np.float32) - np.float32(0.5) if rng.random() < 0.5 else np.float32(0)
+        return np.asarray(peak * np.round(x * steps + dither) / steps, np.float32)
+    if kind == 2:
+        share = float(rng.uniform(0.3, 0.8))
+
+        def emptied(spectrum: Spectrum) -> Spectrum:
+            size = np.abs(spectrum)
+            return np.where(size < np.quantile(size[:, :342], share, axis=1, keepdims=True), 0, spectrum)
+
+        return _in_frames(noisy, 1024, emptied)
+    import soundfile
+
+    subtype = ("VORBIS", "MPEG_LAYER_III", "OPUS")[kind - 3]
+    written = io.BytesIO()
+    level = float(rng.uniform(0.7, 0.98))
+    container = "MP3" if kind == 4 else "OGG"
+    # half of full scale: codecs clip what their own noise lifts above it
+    soundfile.write(written, x * 0.5, SAMPLE_RATE_HZ, subtype, format=container, compression_level=level)
+    written.seek(0)
+    heard, _ = soundfile.read(written, len(x), dtype="float32", fill_value=0.0)
+    return np.asarray(heard * (2 * peak), np.float32)
 
 
 class Mixer:
@@ -443,7 +498,9 @@ class Mixer:
                 clean = target = _signal(spectrum, total, samples)
 
         noise, kind = _noise_signal(rng, corpus, self.held_out, settings, total)
-        if rng.random() < settings.second_noise_chance:
+        for _ in range(3):
+            if rng.random() >= settings.second_noise_chance:
+                break
             other, other_kind = _noise_signal(rng, corpus, self.held_out, settings, total)
             noise = noise / np.float32(max(active_level(noise), 1e-6))
             noise = noise + other * np.float32(rng.uniform(0.2, 1.0) / max(active_level(other), 1e-6))
@@ -469,4 +526,8 @@ class Mixer:
         peak = float(np.max(np.abs(noisy)))
         if peak > 0.98:
             noisy, target = noisy * np.float32(0.98 / peak), target * np.float32(0.98 / peak)
+        if rng.random() < settings.clip_chance:
+            noisy = _clipped(rng, noisy)
+        if rng.random() < settings.codec_chance:
+            noisy = _coded(rng, noisy)
         return Mix(noisy.astype(np.float32), target.astype(np.float32), snr_db, kind)

@@ -1,20 +1,19 @@
-"""The denoiser: a causal recurrent net over spectra that filters low bins and gates the bands above.
+"""The denoiser: a small recurrent net that shares its weights over frequency and over time.
 
-The idea follows two-stage spectral enhancement (Schroeter et al., "DeepFilterNet", ICASSP 2022; Valin et al.,
-"PercepNet", Interspeech 2020): band gains shape the envelope, and below some kilohertz a short complex filter
-over past frames of each bin restores what lies between harmonics. Look-ahead is delay: the output of frame
-``t`` is the enhanced spectrum of frame ``t - lookahead_frames``.
+Bins are pooled into rows, each row is described by what does not depend on level or place, convolutions over
+frequency shrink the rows, then recurrences alternate: along time within each row, and along frequency, both ways,
+within each frame (dual-path recurrence: Le et al., "DPCRN", Interspeech 2021; Rong et al., "GTCRN", ICASSP 2024).
+Out comes a complex gain per row, and how likely somebody speaks.
 
-`Denoiser` runs over whole sequences for training and may carry several heads with different look-ahead on one
-trunk; `StreamingDenoiser` is one head of it, frame by frame, with a single flat state tensor.
+`Denoiser` runs over whole sequences for training; `StreamingDenoiser` is the same net frame by frame, with batch
+normalisation folded into the weights and a single flat state tensor.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +21,8 @@ from torch.nn import functional
 from ..errors import UsageError
 
 _POWER_FLOOR = 1e-7  # of an unnormalised spectrum: below the rounding noise of 16-bit audio
-_SILENT = -6.0  # mean log10 band power at which the running mean stops to learn
+_SILENT = -6.0  # mean log10 row power at which the running mean stops to learn
+_FEATURES = 6
 
 
 @dataclass(frozen=True)
@@ -32,43 +32,47 @@ class DenoiserSettings:
     Attributes
     ----------
     n_fft : int
-        Frame length; there are ``n_fft // 2 + 1`` bins.
+        Frame length; there are ``n_fft // 2 + 1`` bins, of which the last joins the row below it.
     sample_rate_hz, hop_samples : int
-        Set the band edges and the time constant of the running mean.
-    low_bins : int
-        Bins, from 0 on, that are filtered bin by bin.
-    bands : int
-        Bands on the ERB scale over all bins.
-    hidden : int
-        Units of each recurrent layer.
-    taps : tuple of int
-        Delays of the filter's taps in frames, counted from the newest frame.
-    lookaheads : tuple of int
-        Look-ahead in frames of each head.
+        Latency is two hops.
+    phases : int
+        Frames are dealt out to this many copies of the recurrent state in turn: a net of a small hop then remembers
+        in the same steps as one of `phases` times the hop.
+    rows : tuple of tuple of int
+        ``(count, width)`` from low to high frequency: `count` rows of `width` bins each. There must be a multiple of
+        four rows and they must cover all bins but the last.
+    narrow, wide : int
+        Channels behind the first convolution and behind the second.
+    blocks : int
+        Pairs of a recurrence over time and one over frequency.
     mean_seconds : float
         Time constant of the running mean that takes level out of the features.
     """
 
-    n_fft: int = 1024
+    n_fft: int = 1536
     sample_rate_hz: int = 48000
-    hop_samples: int = 192
-    low_bins: int = 96
-    bands: int = 48
-    hidden: int = 144
-    taps: tuple[int, ...] = (0, 2, 4)
-    lookaheads: tuple[int, ...] = (0,)
+    hop_samples: int = 480
+    phases: int = 1
+    rows: tuple[tuple[int, int], ...] = ((64, 1), (32, 2), (16, 8), (16, 32))
+    narrow: int = 16
+    wide: int = 32
+    blocks: int = 3
     mean_seconds: float = 1.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "taps", tuple(self.taps))
-        object.__setattr__(self, "lookaheads", tuple(self.lookaheads))
-        for lookahead in self.lookaheads:
-            if lookahead not in self.taps:
-                raise UsageError(f"network.taps {list(self.taps)} must contain the look-ahead {lookahead}.")
-        if not self.lookaheads or min(self.taps) < 0:
-            raise UsageError("network.lookaheads must not be empty and network.taps must not be negative.")
-        if not 8 <= self.low_bins <= self.bins or self.bands < 4 or self.hidden < 4:
-            raise UsageError(f"network.low_bins must be 8..{self.bins}, network.bands and network.hidden at least 4.")
+        try:
+            rows = tuple((int(count), int(width)) for count, width in self.rows)
+        except (TypeError, ValueError):
+            raise UsageError("network.rows must be a list of [count, width] pairs.") from None
+        object.__setattr__(self, "rows", rows)
+        if any(count < 1 or width < 1 for count, width in rows) or sum(c * w for c, w in rows) != self.bins - 1:
+            raise UsageError(f"network.rows must cover {self.bins - 1} bins, the sum of count times width.")
+        if self.row_count % 4:
+            raise UsageError(f"network.rows makes {self.row_count} rows, which is no multiple of four.")
+        if min(self.narrow, self.wide // 2, self.blocks, self.phases) < 1 or self.narrow % 2 or self.wide % 2:
+            raise UsageError(
+                "network.narrow and network.wide must be even, network.blocks and network.phases positive."
+            )
 
     @property
     def bins(self) -> int:
@@ -76,43 +80,41 @@ class DenoiserSettings:
         return self.n_fft // 2 + 1
 
     @property
-    def features(self) -> int:
-        """Number of inputs of the first layer."""
-        return 2 * self.bands + 3 * self.low_bins
+    def row_count(self) -> int:
+        """Number of rows."""
+        return sum(count for count, _ in self.rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for configs and cards."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-
-def band_matrices(bands: int, n_fft: int, sample_rate_hz: int) -> tuple[Tensor, Tensor]:
-    """Averages of bins into bands ``(bins, bands)``, and gains of bands back to bins ``(bands, bins)``.
-
-    Band centres are even on the ERB-rate scale (Glasberg and Moore 1990) but never closer than two bins; the
-    triangles overlap by half and interpolate linearly.
-    """
-    bins = n_fft // 2 + 1
-
-    def hertz(rate: float) -> float:
-        return (10 ** (rate / 21.4) - 1) / 0.00437
-
-    top = 21.4 * math.log10(1 + 0.00437 * sample_rate_hz / 2)
-    wanted = [hertz(r) * n_fft / sample_rate_hz for r in np.linspace(0, top, bands)]
-    if 2 * bands > bins:
-        raise UsageError(f"network.bands is {bands} but at most {bins // 2} bands fit {bins} bins.")
-    centres = [0.0]
-    for number, place in enumerate(wanted[1:], 1):
-        centres.append(min(max(round(place), centres[-1] + 2), bins - 1 - 2 * (bands - 1 - number)))
-    centres[-1] = bins - 1
-    spread = np.zeros((bands, bins), np.float32)
-    for band in range(bands):
-        spread[band] = np.interp(np.arange(bins), centres, np.eye(bands, dtype=np.float32)[band])
-    average = (spread / spread.sum(1, keepdims=True)).T
-    return torch.from_numpy(np.ascontiguousarray(average)), torch.from_numpy(spread)
+        return asdict(self) | {"rows": [list(pair) for pair in self.rows]}
 
 
 def _mean_rate(settings: DenoiserSettings) -> float:
-    return 1 - math.exp(-settings.hop_samples / (settings.mean_seconds * settings.sample_rate_hz))
+    step = settings.hop_samples * settings.phases
+    return 1 - math.exp(-step / (settings.mean_seconds * settings.sample_rate_hz))
+
+
+def pool(x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
+    """Means over the bins of each row: ``(..., bins)`` to ``(..., rows)``; the last bin is left out."""
+    parts: list[Tensor] = []
+    at = 0
+    for count, width in rows:
+        part = x[..., at : at + count * width]
+        parts.append(part if width == 1 else part.unflatten(-1, (count, width)).mean(-1))  # type: ignore[no-untyped-call]
+        at += count * width
+    return torch.cat(parts, -1)
+
+
+def spread(x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
+    """Values of rows on every one of their bins: ``(..., rows)`` to ``(..., bins)``; the last bin takes the last."""
+    parts: list[Tensor] = []
+    at = 0
+    for count, width in rows:
+        part = x[..., at : at + count]
+        parts.append(part if width == 1 else part.unsqueeze(-1).expand(list(part.shape) + [width]).flatten(-2))  # noqa: RUF005 (scripted)
+        at += count
+    parts.append(x[..., at - 1 :])
+    return torch.cat(parts, -1)
 
 
 class _GruFunction(torch.autograd.Function):
@@ -215,244 +217,356 @@ class _Cell(nn.Module):
         return out
 
 
-class _Head(nn.Module):
-    """From the trunk's output to gains and filter taps for one look-ahead.
+class _Convolution(nn.Module):
+    """Over frequency only, normalised over the batch; maps are ``(frames, channels, rows, 1)``, channels last."""
 
-    The gains are one for each low bin, then one for each band.
-    """
-
-    def __init__(self, settings: DenoiserSettings) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, stride: int = 1) -> None:
         super().__init__()
-        self.gains = nn.Linear(settings.hidden, settings.low_bins + settings.bands)
-        self.filter = nn.Linear(settings.hidden, 2 * len(settings.taps) * settings.low_bins)
-        with torch.no_grad():
-            self.gains.bias.fill_(1.0)
-            self.gains.bias[: settings.low_bins] = 3.0
-            self.filter.weight.mul_(0.2)
-            self.filter.bias.zero_()
+        self.filter = nn.Conv2d(inputs, outputs, (width, 1), (stride, 1), (width // 2, 0), bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = functional.leaky_relu(self.norm(self.filter(x)), 0.1)
+        return y
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(outputs, inputs, width)`` and bias with the normalisation in them."""
+        weight, bias = _folded(self.norm)
+        return (self.filter.weight[..., 0] * weight[:, None, None]).detach(), bias.detach()
+
+
+def _folded(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+class _Block(nn.Module):
+    """A recurrence along time and one along frequency, each with a residual path around it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.time = _Cell(channels, channels)
+        self.time_out = nn.Linear(channels, channels, bias=False)
+        self.time_norm = nn.BatchNorm1d(channels)
+        self.up = _Cell(channels, channels // 2)
+        self.down = _Cell(channels, channels // 2)
+        self.row_out = nn.Linear(channels // 2 * 2, channels, bias=False)
+        self.row_norm = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(frames, batch, rows, channels)`` to the same."""
+        frames, batch, rows, channels = x.shape
+        y = self.time_out(self.time.sequence(x.reshape(frames, batch * rows, channels)))
+        x = x + self.time_norm(y.reshape(-1, channels)).view_as(x)
+        across = x.reshape(frames * batch, rows, channels).transpose(0, 1).contiguous()
+        both = torch.cat((self.up.sequence(across), self.down.sequence(across.flip(0)).flip(0)), -1)
+        y = self.row_out(both).transpose(0, 1)
+        return x + self.row_norm(y.reshape(-1, channels)).view_as(x)  # type: ignore[no-any-return]
+
+    def folded(self, way: str) -> tuple[Tensor, Tensor]:
+        """Output layer of the ``"time"`` or ``"row"`` recurrence with the normalisation in it."""
+        linear, norm = (self.time_out, self.time_norm) if way == "time" else (self.row_out, self.row_norm)
+        scale, bias = _folded(norm)
+        return (linear.weight * scale[:, None]).detach(), bias.detach()
 
 
 class Denoiser(nn.Module):
-    """Trunk and heads over whole sequences."""
+    """The net over whole sequences."""
 
-    average: Tensor
-    spread: Tensor
+    turn: Tensor
 
     def __init__(self, settings: DenoiserSettings) -> None:
         super().__init__()
         self.settings = settings
-        average, spread = band_matrices(settings.bands, settings.n_fft, settings.sample_rate_hz)
-        self.register_buffer("average", average, persistent=False)
-        self.register_buffer("spread", spread, persistent=False)
-        self.enter = nn.Linear(settings.features, settings.hidden)
-        self.first = _Cell(settings.hidden, settings.hidden)
-        self.second = _Cell(settings.hidden, settings.hidden)
-        self.heads = nn.ModuleList(_Head(settings) for _ in settings.lookaheads)
+        narrow, wide = settings.narrow, settings.wide
+        self.register_buffer("turn", _expected_turn(settings), persistent=False)
+        self.first = _Convolution(_FEATURES, narrow, 5, 2)
+        self.second = _Convolution(narrow, wide, 5, 2)
+        self.third = _Convolution(wide, wide, 3)
+        self.blocks = nn.ModuleList(_Block(wide) for _ in range(settings.blocks))
+        self.rise = _Convolution(wide, 2 * narrow, 3)
+        self.rise_again = _Convolution(narrow, 2 * narrow, 3)
+        self.gains = nn.Conv2d(narrow + _FEATURES, 3, (3, 1), padding=(1, 0))
+        self.voice = nn.Linear(wide, 1)
+        with torch.no_grad():
+            assert self.gains.bias is not None
+            self.gains.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def features(self, spectrum: Tensor) -> Tensor:
-        """``(batch, 2, frames, bins)`` to ``(batch, frames, features)``; nothing here is learned."""
-        settings = self.settings
-        low = settings.low_bins
-        real, imag = spectrum[:, 0], spectrum[:, 1]
+        """``(batch, 2, frames, bins)`` to ``(frames, batch, rows, 6)``; nothing here is learned."""
+        rows = list(self.settings.rows)
+        real, imag = spectrum.permute(1, 2, 0, 3)  # (frames, batch, bins)
         power = real * real + imag * imag
-        bands = torch.log10(power @ self.average + _POWER_FLOOR)
-        rate = ((bands.mean(-1, keepdim=True) - _SILENT).clamp(0.0, 1.0) * _mean_rate(settings)).unbind(1)
-        mean = torch.zeros_like(bands[:, 0])
+        loud = pool(power, rows) + _POWER_FLOOR
+        logs = torch.log10(loud)
+        rate = (logs.mean(-1, keepdim=True) - _SILENT).clamp(0.0, 1.0) * _mean_rate(self.settings)
+        mean = torch.zeros_like(logs[0])
         weight = torch.zeros_like(rate[0])
         means = []
-        for now, step in zip(bands.unbind(1), rate, strict=True):
+        for now, step in zip(logs.unbind(0), rate.unbind(0), strict=True):
             mean = mean + step * (now - mean)
             weight = weight + step * (1.0 - weight)
             means.append(mean / (weight + 1e-5))
-        floor = torch.stack(means, 1)
+        floor = torch.stack(means)
         level = floor.mean(-1, keepdim=True)
-        bins = torch.log10(power[..., :low] + _POWER_FLOOR)
-        before_real = functional.pad(real[..., :low], (0, 0, 1, -1))
-        before_imag = functional.pad(imag[..., :low], (0, 0, 1, -1))
-        now_real, now_imag = real[..., :low], imag[..., :low]
-        before = before_real * before_real + before_imag * before_imag
-        norm = torch.sqrt(power[..., :low] * before) + _POWER_FLOOR
-        turn_real = (now_real * before_real + now_imag * before_imag) / norm
-        turn_imag = (now_imag * before_real - now_real * before_imag) / norm
-        logs = torch.cat((bands - level, bands - floor, bins - level), -1).clamp(-4.0, 4.0)
-        return torch.cat((logs, turn_real, turn_imag), -1)
 
-    def trunk(self, features: Tensor) -> Tensor:
-        """``(batch, frames, features)`` to ``(batch, frames, hidden)``."""
-        first = self.first.sequence(functional.leaky_relu(self.enter(features.transpose(0, 1).contiguous()), 0.1))
-        return (first + self.second.sequence(first)).transpose(0, 1)
+        def earlier(x: Tensor) -> Tensor:
+            return functional.pad(x[:-1], (0, 0, 0, 0, 1, 0))
 
-    def apply_head(self, head: int, code: Tensor, spectrum: Tensor) -> Tensor:
-        """Enhance `spectrum` by what the trunk says; frame ``t`` of the result is frame ``t - lookahead``."""
-        settings = self.settings
-        lookahead, low = settings.lookaheads[head], settings.low_bins
-        module = self.heads[head]
-        assert isinstance(module, _Head)
-        bins, bands = torch.split(torch.sigmoid(module.gains(code)), [low, settings.bands], -1)
-        taps = module.filter(code).split(low, -1)  # real and imaginary part of each tap
-        real: Tensor | float = 0.0
-        imag: Tensor | float = 0.0
-        for number, delay in enumerate(settings.taps):
-            past_real, past_imag = functional.pad(spectrum[..., :low], (0, 0, delay, -delay)).unbind(1)
-            tap_real, tap_imag = taps[2 * number], taps[2 * number + 1]
-            if delay == lookahead:
-                tap_real = tap_real + 1.0
-            real = real + tap_real * past_real - tap_imag * past_imag
-            imag = imag + tap_real * past_imag + tap_imag * past_real
-        assert isinstance(real, Tensor) and isinstance(imag, Tensor)
-        late = functional.pad(spectrum[..., low:], (0, 0, lookahead, -lookahead))
-        gains_low = (bands @ self.spread[:, :low] * bins).unsqueeze(1)
-        gains_high = (bands @ self.spread[:, low:]).unsqueeze(1)
-        return torch.cat((torch.stack((real, imag), 1) * gains_low, late * gains_high), -1)
+        def below(x: Tensor) -> Tensor:
+            return functional.pad(x[..., :-1], (1, 0))
 
-    def forward(self, spectrum: Tensor, head: int = 0) -> Tensor:
-        """Enhanced spectrum ``(batch, 2, frames, bins)`` of one head, delayed by its look-ahead."""
-        return self.apply_head(head, self.trunk(self.features(spectrum)), spectrum)
+        before_real, before_imag = earlier(real), earlier(imag)
+        along = real * before_real + imag * before_imag
+        across = imag * before_real - real * before_imag
+        norm = torch.sqrt(loud * (earlier(loud - _POWER_FLOOR) + _POWER_FLOOR))
+        turn_real = pool(along * self.turn[0] - across * self.turn[1], rows) / norm
+        turn_imag = pool(along * self.turn[1] + across * self.turn[0], rows) / norm
+        real_below, imag_below = below(real), below(imag)
+        norm = pool((power + below(power)) * 0.5, rows) + _POWER_FLOOR
+        lag_real = pool(real * real_below + imag * imag_below, rows) / norm
+        lag_imag = pool(imag * real_below - real * imag_below, rows) / norm
+        near = (logs - level).clamp(-4.0, 4.0)
+        far = (logs - floor).clamp(-4.0, 4.0)
+        return torch.stack((near, far, turn_real, turn_imag, lag_real, lag_imag), -1)
+
+    def row_gains(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw gains ``(frames, batch, 3, rows)`` and voice logits ``(frames, batch)``."""
+        frames, batch, rows, _ = features.shape
+
+        def as_map(x: Tensor) -> Tensor:
+            return x.reshape(frames * batch, x.shape[-2], 1, x.shape[-1]).permute(0, 3, 1, 2)
+
+        def as_rows(x: Tensor) -> Tensor:
+            return x.permute(0, 2, 3, 1).reshape(frames, batch, x.shape[2], x.shape[1])
+
+        def doubled(x: Tensor) -> Tensor:
+            x = as_rows(x)
+            return as_map(x.reshape(frames, batch, 2 * x.shape[2], x.shape[3] // 2))
+
+        whole = as_map(features)
+        half = self.first(whole)
+        quarter = self.second(half)
+        x = as_rows(self.third(quarter))
+        for block in self.blocks:
+            x = block(x)
+        voice = self.voice(x.mean(2))[..., 0]
+        y = doubled(self.rise(as_map(x) + quarter))
+        y = doubled(self.rise_again(y + half))
+        y = self.gains(torch.cat((y, whole), 1))
+        return y.permute(0, 3, 1, 2).reshape(frames, batch, 3, rows), voice
+
+    def forward(self, spectrum: Tensor, one_phase: bool = False) -> tuple[Tensor, Tensor]:
+        """Enhanced spectrum ``(batch, 2, frames, bins)``, and voice logits ``(batch, frames)``.
+
+        With `one_phase` the frames given are those of a single phase, `phases` hops apart.
+        """
+        batch, _, frames, bins = spectrum.shape
+        phases = 1 if one_phase else self.settings.phases
+        whole = functional.pad(spectrum, (0, 0, 0, -frames % phases))
+        dealt = whole.unflatten(2, (-1, phases)).permute(0, 3, 1, 2, 4).reshape(batch * phases, 2, -1, bins)  # type: ignore[no-untyped-call]
+        gains, voice = self.row_gains(self.features(dealt))
+        gain, real, imag = gains.permute(2, 1, 0, 3)  # (batch * phases, frames, rows)
+        gain = torch.sigmoid(gain)
+        rows = list(self.settings.rows)
+        gain_real = spread(gain * (1.0 + torch.tanh(real)), rows)
+        gain_imag = spread(gain * torch.tanh(imag), rows)
+        a, b = dealt.unbind(1)
+        out = torch.stack((a * gain_real - b * gain_imag, a * gain_imag + b * gain_real), 1)
+        out = out.view(batch, phases, 2, -1, bins).permute(0, 2, 3, 1, 4).reshape(batch, 2, -1, bins)
+        voice = voice.view(-1, batch, phases).permute(1, 0, 2).reshape(batch, -1)
+        return out[:, :, :frames], voice[:, :frames]
+
+
+def _expected_turn(settings: DenoiserSettings) -> Tensor:
+    """Cosine and sine ``(2, bins)`` that undo how far the centre of each bin turns from frame to frame."""
+    turns = torch.arange(settings.bins, dtype=torch.float64) * settings.hop_samples * settings.phases / settings.n_fft
+    angle = -2 * math.pi * (turns % 1.0)
+    return torch.stack((torch.cos(angle), torch.sin(angle))).float()
 
 
 class StreamingDenoiser(nn.Module):
-    """One head of a `Denoiser`, frame by frame, for TorchScript.
+    """A `Denoiser` frame by frame, for TorchScript.
 
-    ``forward(frame, state)`` takes the analysis spectrum ``(batch, 2, bins)`` and a state ``(batch, state_size)``
-    of zeros at the start, and returns the enhanced spectrum of `lookahead` frames ago and the next state.
+    ``forward(frame, state)`` takes the analysis spectrum ``(1, 2, bins)`` and a state ``(1, state_size)`` of zeros at
+    the start, and returns the enhanced spectrum, the next state and the chance that somebody speaks ``(1, 1)``.
     """
 
-    hidden: Final[int]
-    bands: Final[int]
-    low: Final[int]
+    rows: list[tuple[int, int]]
+    row_count: Final[int]
     bins: Final[int]
-    depth: Final[int]
-    lookahead: Final[int]
+    wide: Final[int]
+    narrow: Final[int]
+    phase_size: Final[int]
     rate: Final[float]
-    delays: Final[list[int]]
     state_size: Final[int]
-    average: Tensor
-    spread: Tensor
-    enter_weight: Tensor
-    enter_bias: Tensor
-    first_weight_ih: Tensor
-    first_weight_hh: Tensor
-    first_bias_ih: Tensor
-    first_bias_hh: Tensor
-    second_weight_ih: Tensor
-    second_weight_hh: Tensor
-    second_bias_ih: Tensor
-    second_bias_hh: Tensor
+    turn: Tensor
+    first_weight: Tensor
+    first_bias: Tensor
+    second_weight: Tensor
+    second_bias: Tensor
+    third_weight: Tensor
+    third_bias: Tensor
+    rise_weight: Tensor
+    rise_bias: Tensor
+    rise_again_weight: Tensor
+    rise_again_bias: Tensor
     gains_weight: Tensor
     gains_bias: Tensor
-    filter_weight: Tensor
-    filter_bias: Tensor
+    voice_weight: Tensor
+    voice_bias: Tensor
 
-    def __init__(self, net: Denoiser, head: int = 0) -> None:
+    def __init__(self, net: Denoiser) -> None:
         super().__init__()
         settings = net.settings
-        self.hidden, self.bands, self.low, self.bins = (
-            settings.hidden,
-            settings.bands,
-            settings.low_bins,
-            settings.bins,
-        )
-        self.lookahead = settings.lookaheads[head]
-        self.depth = max(1, *settings.taps)
-        self.delays = list(settings.taps)
+        self.rows = list(settings.rows)
+        self.row_count, self.bins = settings.row_count, settings.bins
+        self.wide, self.narrow = settings.wide, settings.narrow
         self.rate = _mean_rate(settings)
-        module = net.heads[head]
-        assert isinstance(module, _Head)
+        hidden = settings.row_count // 4 * settings.wide
+        self.phase_size = settings.blocks * hidden + settings.row_count + 1 + 2 * settings.bins
+        self.state_size = settings.phases * self.phase_size
+        self.register_buffer("turn", net.turn.detach().clone())
+        for name in ("first", "second", "third", "rise", "rise_again"):
+            layer = getattr(net, name)
+            assert isinstance(layer, _Convolution)
+            weight, bias = layer.folded()
+            self.register_buffer(f"{name}_weight", weight.contiguous())
+            self.register_buffer(f"{name}_bias", bias.contiguous())
+        assert net.gains.bias is not None
+        self.register_buffer("gains_weight", net.gains.weight[..., 0].detach().contiguous())
+        self.register_buffer("gains_bias", net.gains.bias.detach().clone())
+        self.register_buffer("voice_weight", net.voice.weight.detach().clone())
+        self.register_buffer("voice_bias", net.voice.bias.detach().clone())
+        self.blocks = nn.ModuleList(_StreamingBlock(block) for block in net.blocks if isinstance(block, _Block))
 
-        def keep(name: str, value: Tensor) -> None:
-            self.register_buffer(name, value.detach().clone().contiguous())
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+        y = functional.conv1d(x, weight, bias, [stride], [weight.shape[2] // 2])
+        return torch.maximum(y, y * 0.1)
 
-        keep("average", net.average)
-        keep("spread", net.spread)
-        keep("enter_weight", net.enter.weight)
-        keep("enter_bias", net.enter.bias)
-        for name, cell in (("first", net.first), ("second", net.second)):
-            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                keep(f"{name}_{part}", getattr(cell, part))
-        keep("gains_weight", module.gains.weight)
-        keep("gains_bias", module.gains.bias)
-        bias = module.filter.bias.detach().clone().view(len(self.delays), 2, self.low)
-        bias[self.delays.index(self.lookahead), 0] += 1.0  # the identity at the frame being enhanced
-        keep("filter_weight", module.filter.weight)
-        keep("filter_bias", bias.flatten())
-        self.state_size = (
-            2 * self.hidden + self.bands + 1 + 2 * self.depth * self.low + 2 * self.lookahead * (self.bins - self.low)
-        )
+    def _doubled(self, x: Tensor) -> Tensor:
+        channels = x.shape[1] // 2
+        return x.view(1, 2, channels, -1).permute(0, 2, 3, 1).reshape(1, channels, -1)
 
-    def _cell(self, x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-        n = self.hidden
-        given = functional.linear(x, w_ih, b_ih)
-        kept = functional.linear(h, w_hh, b_hh)
-        reset = torch.sigmoid(given[:, :n] + kept[:, :n])
-        update = torch.sigmoid(given[:, n : 2 * n] + kept[:, n : 2 * n])
-        fresh = torch.tanh(given[:, 2 * n :] + reset * kept[:, 2 * n :])
-        return fresh + update * (h - fresh)
+    def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Enhance one frame."""
+        rows, count, bins = self.rows, self.row_count, self.bins
+        hidden = count // 4 * self.wide
+        at = len(self.blocks) * hidden
+        mean, weight = state[:, at : at + count], state[:, at + count : at + count + 1]
+        at += count + 1
+        before_real, before_imag = state[:, at : at + bins], state[:, at + bins : at + 2 * bins]
 
-    def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Enhance one frame: ``(batch, 2, bins), (batch, state_size)`` to the same shapes."""
-        low, high = self.low, self.bins - self.low
-        at = 2 * self.hidden
-        h1, h2 = state[:, : self.hidden], state[:, self.hidden : at]
-        mean, weight = state[:, at : at + self.bands], state[:, at + self.bands : at + self.bands + 1]
-        at += self.bands + 1
-        past = state[:, at : at + 2 * self.depth * low]
-        at += 2 * self.depth * low
-        late = state[:, at:]
-
-        now = frame[:, :, :low]
-        power = frame[:, 0] * frame[:, 0] + frame[:, 1] * frame[:, 1]
-        bands = torch.log10(torch.matmul(power, self.average) + 1e-7)
-        step = torch.clamp(torch.mean(bands, 1, keepdim=True) + 6.0, 0.0, 1.0) * self.rate
-        mean = mean + step * (bands - mean)
+        real, imag = frame[:, 0], frame[:, 1]
+        power = real * real + imag * imag
+        loud = pool(power, rows) + 1e-7
+        logs = torch.log10(loud)
+        step = torch.clamp(torch.mean(logs, 1, keepdim=True) + 6.0, 0.0, 1.0) * self.rate
+        mean = mean + step * (logs - mean)
         weight = weight + step * (1.0 - weight)
         floor = mean / (weight + 1e-5)
         level = torch.mean(floor, 1, keepdim=True)
-        bins = torch.log10(power[:, :low] + 1e-7)
-        newest = 2 * (self.depth - 1) * low
-        before_real, before_imag = past[:, newest : newest + low], past[:, newest + low :]
-        before = before_real * before_real + before_imag * before_imag
-        norm = torch.sqrt(power[:, :low] * before) + 1e-7
-        turn_real = (now[:, 0] * before_real + now[:, 1] * before_imag) / norm
-        turn_imag = (now[:, 1] * before_real - now[:, 0] * before_imag) / norm
-        logs = torch.clamp(torch.cat((bands - level, bands - floor, bins - level), 1), -4.0, 4.0)
-        x = torch.cat((logs, turn_real, turn_imag), 1)
+        along = real * before_real + imag * before_imag
+        across = imag * before_real - real * before_imag
+        norm = torch.sqrt(loud * (pool(before_real * before_real + before_imag * before_imag, rows) + 1e-7))
+        turn_real = pool(along * self.turn[0] - across * self.turn[1], rows) / norm
+        turn_imag = pool(along * self.turn[1] + across * self.turn[0], rows) / norm
+        real_below = functional.pad(real[:, : bins - 1], [1, 0])
+        imag_below = functional.pad(imag[:, : bins - 1], [1, 0])
+        power_below = functional.pad(power[:, : bins - 1], [1, 0])
+        norm = pool((power + power_below) * 0.5, rows) + 1e-7
+        lag_real = pool(real * real_below + imag * imag_below, rows) / norm
+        lag_imag = pool(imag * real_below - real * imag_below, rows) / norm
+        near = torch.clamp(logs - level, -4.0, 4.0)
+        far = torch.clamp(logs - floor, -4.0, 4.0)
+        whole = torch.stack((near, far, turn_real, turn_imag, lag_real, lag_imag), 1)  # (1, features, rows)
 
-        x = functional.linear(x, self.enter_weight, self.enter_bias)
-        x = torch.maximum(x, x * 0.1)
-        h1 = self._cell(x, h1, self.first_weight_ih, self.first_weight_hh, self.first_bias_ih, self.first_bias_hh)
-        h2 = self._cell(h1, h2, self.second_weight_ih, self.second_weight_hh, self.second_bias_ih, self.second_bias_hh)
-        code = h1 + h2
-        gains = torch.sigmoid(functional.linear(code, self.gains_weight, self.gains_bias))
-        bin_gains = gains[:, :low]
-        gains = torch.matmul(gains[:, low:], self.spread)
-        taps = functional.linear(code, self.filter_weight, self.filter_bias)
-
-        seen = torch.cat((past, now[:, 0], now[:, 1]), 1)
-        real = torch.zeros_like(turn_real)
-        imag = torch.zeros_like(turn_real)
-        for number, delay in enumerate(self.delays):
-            a = 2 * number * low
-            b = 2 * (self.depth - delay) * low
-            tap_real, tap_imag = taps[:, a : a + low], taps[:, a + low : a + 2 * low]
-            seen_real, seen_imag = seen[:, b : b + low], seen[:, b + low : b + 2 * low]
-            real = real + tap_real * seen_real - tap_imag * seen_imag
-            imag = imag + tap_real * seen_imag + tap_imag * seen_real
-        upper = torch.cat((late, frame[:, 0, low:], frame[:, 1, low:]), 1)
-        out_real = torch.cat((real * bin_gains, upper[:, :high]), 1) * gains
-        out_imag = torch.cat((imag * bin_gains, upper[:, high : 2 * high]), 1) * gains
-        out = torch.stack((out_real, out_imag), 1)
-        return out, torch.cat((h1, h2, mean, weight, seen[:, 2 * low :], upper[:, 2 * high :]), 1)
+        half = self._convolve(whole, self.first_weight, self.first_bias, 2)
+        quarter = self._convolve(half, self.second_weight, self.second_bias, 2)
+        x = self._convolve(quarter, self.third_weight, self.third_bias, 1)[0].t()
+        kept: list[Tensor] = []
+        for number, block in enumerate(self.blocks):
+            x, h = block(x, state[0, number * hidden : (number + 1) * hidden].view(-1, self.wide))
+            kept.append(h.reshape(1, hidden))
+        voice = torch.sigmoid(functional.linear(torch.mean(x, 0, keepdim=True), self.voice_weight, self.voice_bias))
+        y = self._convolve(x.t().unsqueeze(0) + quarter, self.rise_weight, self.rise_bias, 1)
+        y = self._convolve(self._doubled(y) + half, self.rise_again_weight, self.rise_again_bias, 1)
+        y = self._doubled(y)
+        y = functional.conv1d(torch.cat((y, whole), 1), self.gains_weight, self.gains_bias, [1], [1])
+        gain = torch.sigmoid(y[:, 0])
+        gain_real = spread(gain * (1.0 + torch.tanh(y[:, 1])), rows)
+        gain_imag = spread(gain * torch.tanh(y[:, 2]), rows)
+        out = torch.stack((real * gain_real - imag * gain_imag, real * gain_imag + imag * gain_real), 1)
+        kept += [mean, weight, real, imag]
+        return out, torch.cat((state[:, self.phase_size :], torch.cat(kept, 1)), 1), voice
 
 
-def stream(module: nn.Module, spectrum: Tensor, state_size: int) -> Tensor:
-    """Run a streaming module over ``(batch, 2, frames, bins)``, one frame after the other."""
-    state = spectrum.new_zeros(spectrum.shape[0], state_size)
-    out = []
-    for frame in spectrum.unbind(2):
-        enhanced, state = module(frame, state)
-        out.append(enhanced)
-    return torch.stack(out, 2)
+class _StreamingBlock(nn.Module):
+    """One step of a `_Block`."""
+
+    time_weight_ih: Tensor
+    time_weight_hh: Tensor
+    time_bias_ih: Tensor
+    time_bias_hh: Tensor
+    up_weight_ih: Tensor
+    up_weight_hh: Tensor
+    up_bias_ih: Tensor
+    up_bias_hh: Tensor
+    down_weight_ih: Tensor
+    down_weight_hh: Tensor
+    down_bias_ih: Tensor
+    down_bias_hh: Tensor
+    time_out_weight: Tensor
+    time_out_bias: Tensor
+    row_out_weight: Tensor
+    row_out_bias: Tensor
+
+    def __init__(self, block: _Block) -> None:
+        super().__init__()
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            self.register_buffer(f"time_{name}", getattr(block.time, name).detach().clone())
+            self.register_buffer(f"up_{name}", getattr(block.up, name).detach().clone())
+            self.register_buffer(f"down_{name}", getattr(block.down, name).detach().clone())
+        for way in ("time", "row"):
+            weight, bias = block.folded(way)
+            self.register_buffer(f"{way}_out_weight", weight)
+            self.register_buffer(f"{way}_out_bias", bias)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows ``(rows, channels)`` and their state of the same shape."""
+        h = torch.gru_cell(x, h, self.time_weight_ih, self.time_weight_hh, self.time_bias_ih, self.time_bias_hh)
+        x = x + functional.linear(h, self.time_out_weight, self.time_out_bias)
+        start = torch.zeros(2, 1, x.shape[1] // 2)
+        weights = [
+            self.up_weight_ih, self.up_weight_hh, self.up_bias_ih, self.up_bias_hh,
+            self.down_weight_ih, self.down_weight_hh, self.down_bias_ih, self.down_bias_hh,
+        ]  # fmt: skip
+        both = torch.gru(x.unsqueeze(1), start, weights, True, 1, 0.0, False, True, False)[0]
+        return x + functional.linear(both[:, 0], self.row_out_weight, self.row_out_bias), h
+
+
+def stream(module: nn.Module, spectrum: Tensor, state_size: int) -> tuple[Tensor, Tensor]:
+    """Run a streaming module over ``(batch, 2, frames, bins)``, one frame and one signal after the other.
+
+    Returns
+    -------
+    tuple of Tensor
+        Enhanced spectrum of the same shape, and chance of voice ``(batch, frames)``.
+    """
+    whole, chances = [], []
+    for signal in spectrum.split(1):  # type: ignore[no-untyped-call]
+        state = spectrum.new_zeros(1, state_size)
+        out, voices = [], []
+        for frame in signal.unbind(2):
+            enhanced, state, voice = module(frame, state)
+            out.append(enhanced)
+            voices.append(voice[:, 0])
+        whole.append(torch.stack(out, 2))
+        chances.append(torch.stack(voices, 1))
+    return torch.cat(whole), torch.cat(chances)
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -461,18 +575,10 @@ def count_parameters(net: nn.Module) -> int:
 
 
 def macs_per_frame(settings: DenoiserSettings) -> int:
-    """Multiply-accumulates of one frame with one head."""
-    hidden, low = settings.hidden, settings.low_bins
-    dense = (
-        settings.features * hidden
-        + 12 * hidden * hidden
-        + hidden * (settings.bands + (2 * len(settings.taps) + 1) * low)
-    )
-    return dense + 2 * settings.bands * settings.bins + 4 * len(settings.taps) * low
-
-
-def pick(values: Sequence[int], wanted: int) -> int:
-    """Index of a head by its look-ahead."""
-    if wanted not in values:
-        raise UsageError(f"The net has no head with look-ahead {wanted}; it has {list(values)}.")
-    return list(values).index(wanted)
+    """Multiply-accumulates of one frame in the learned layers."""
+    rows, narrow, wide = settings.row_count, settings.narrow, settings.wide
+    shrink = rows // 2 * 5 * _FEATURES * narrow + rows // 4 * (5 * narrow * wide + 3 * wide * wide)
+    half = wide // 2
+    block = 6 * wide * wide + wide * wide + 2 * 3 * half * (wide + half) + 2 * half * wide
+    rise = rows // 4 * 3 * wide * 2 * narrow + rows // 2 * 3 * narrow * 2 * narrow
+    return shrink + settings.blocks * rows // 4 * block + rise + rows * 3 * (narrow + _FEATURES) * 3 + wide

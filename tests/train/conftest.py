@@ -35,18 +35,32 @@ def tiny() -> dict[str, Any]:
         "warmup_steps": 1,
         "workers": 0,
         "checkpoint_every": 1000,
-        "lookahead_frames": 2,
         "network": {
             "n_fft": 256,
-            "hop_samples": 48,
-            "low_bins": 16,
-            "bands": 12,
-            "hidden": 16,
-            "taps": [0, 2, 3],
-            "lookaheads": [0, 2],
+            "hop_samples": 96,
+            "rows": [[8, 2], [4, 4], [4, 24]],
+            "narrow": 4,
+            "wide": 8,
+            "blocks": 1,
         },
         "mixing": {"seconds": 0.3, "reverb_chance": 0.5, "speechless_chance": 0.2},
         "losses": {"compressed": {"weight": 1.0, "n_fft": [256]}, "si_sdr": {"weight": 0.01}},
+        "develop": {"every_steps": 0, "mixes": 2},
+    }
+
+
+@pytest.fixture
+def adversary() -> dict[str, Any]:
+    """The section of a config that adds small discriminators."""
+    return {
+        "start_step": 1,
+        "lead_steps": 1,
+        "segment_seconds": 0.1,
+        "discriminators": [
+            {"kind": "stft", "n_fft": 256, "channels": 4, "norm": "spectral"},
+            {"kind": "period", "period": 3, "channels": 4},
+            {"kind": "scale", "factor": 2, "channels": 4},
+        ],
     }
 
 

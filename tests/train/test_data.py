@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rtgan.errors import UsageError
-from rtgan.train.data import load_corpus, scan
+from rtgan.train.data import load_corpus, pack, scan
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -79,6 +80,39 @@ def test_damaged_files_are_left_out(folder: Path, tmp_path: Path, capsys: pytest
 def test_sources_add_up(folder: Path, tmp_path: Path) -> None:
     sources = load_corpus(folder, tmp_path / "cache", progress=False).sources()
     assert {"my voice", "speech", "noise"} == {s["name"] for s in sources}
+
+
+def test_a_pack_is_a_subset_that_sounds_and_splits_the_same(folder: Path, tmp_path: Path) -> None:
+    whole = load_corpus(folder, tmp_path / "cache", progress=False)
+    chosen = pack(folder, tmp_path / "a.pack", 0.1, progress=False)
+    assert (tmp_path / "a.pack").stat().st_size <= 100_000
+    assert 10 < len(chosen) < len(whole.clips) and not list(tmp_path.glob("*.tmp"))
+    part = load_corpus(tmp_path / "a.pack", tmp_path / "cache", progress=False)
+    assert {(c.role, c.held_out) for c in part.clips} >= {("speech", False), ("noise", False)}
+    by_name = {c.file: c for c in whole.clips}
+    for clip in part.clips:
+        twin = by_name[clip.file.removesuffix(".flac")]
+        for name in ("role", "group", "source", "licence", "weight", "held_out"):
+            assert getattr(clip, name) == getattr(twin, name)
+        assert np.array_equal(part.read(clip, 0, clip.samples), whole.read(twin, 0, twin.samples))
+    with zipfile.ZipFile(tmp_path / "a.pack") as archive:
+        notice = archive.read("LICENCES.txt").decode()
+    assert {line.split(":")[0] for line in notice.splitlines()} == {c.source for c in part.clips}
+
+
+def test_a_pack_that_fits_everything_holds_everything(folder: Path, tmp_path: Path) -> None:
+    chosen = pack(folder, tmp_path / "a.pack", 50, progress=False)
+    assert len(chosen) == len(scan(folder))
+    assert len(pack(folder, tmp_path / "b.pack", 50, progress=False)) == len(chosen)
+    assert (tmp_path / "a.pack").read_bytes() == (tmp_path / "b.pack").read_bytes()
+
+
+def test_bad_packs_get_one_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too few"):
+        pack(folder, tmp_path / "a.pack", 0.001, progress=False)
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(UsageError, match="is not a pack"):
+        load_corpus(tmp_path / "junk", tmp_path / "cache", progress=False)
 
 
 def test_bad_folders_get_one_sentence(tmp_path: Path, folder: Path) -> None:

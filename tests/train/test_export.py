@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rtgan.errors import RtganError, UsageError
-from rtgan.train import commands, evaluate
+from rtgan.train import commands, evaluate, peers, scoring
 from rtgan.train.export import export_run, read_model
 from rtgan.train.loop import enhance, load_checkpoint, parse_config
 from rtgan.train.networks import Denoiser, stream
@@ -29,36 +29,33 @@ def test_export_answers_as_the_averaged_net(run: Path, tmp_path: Path) -> None:
     config = parse_config(content["config"], "checkpoint")
     net = Denoiser(config.network)
     net.load_state_dict(content["ema"])
-    for lookahead, head in ((0, 0), (2, 1)):
-        export_run(run, tmp_path / "net.ts", lookahead)
-        module, card, vector = read_model(tmp_path / "net.ts")
-        spectrum = torch.from_numpy(vector["input"]).transpose(0, 1)[None]
-        with torch.no_grad():
-            answer = stream(module, spectrum, card["state_size"])[0].transpose(0, 1).numpy()
-            whole = net.eval()(spectrum, head)[0].transpose(0, 1).numpy()
-        assert np.abs(vector["input"]).max() > 0
-        assert np.array_equal(answer, vector["output"])
-        assert np.allclose(answer, whole, atol=1e-5 * np.abs(whole).max())
-        assert card["latency_samples"] == 96 + lookahead * 48
-        signal = torch.randn(1, 3000, generator=torch.Generator().manual_seed(0)) * 0.1
-        system = evaluate.model_system(tmp_path / "net.ts")
-        with torch.no_grad():
-            reference = enhance(net, config.stft, signal, head).numpy()
-        assert np.allclose(system.enhance(signal.numpy()), reference, atol=1e-5)
+    export_run(run, tmp_path / "net.ts")
+    module, card, vector = read_model(tmp_path / "net.ts")
+    spectrum = torch.from_numpy(vector["input"]).transpose(0, 1)[None]
+    with torch.no_grad():
+        answer = stream(module, spectrum, card["state_size"])[0][0].transpose(0, 1).numpy()
+        whole = net.eval()(spectrum)[0][0].transpose(0, 1).numpy()
+    assert np.abs(vector["input"]).max() > 0
+    assert np.array_equal(answer, vector["output"])
+    assert np.allclose(answer, whole, atol=1e-5 * np.abs(whole).max())
+    assert card["latency_samples"] == 192
+    signal = torch.randn(1, 3000, generator=torch.Generator().manual_seed(0)) * 0.1
+    system = peers.model_system(tmp_path / "net.ts")
+    with torch.no_grad():
+        reference = enhance(net, config.stft, signal).numpy()
+    assert np.allclose(system.enhance(signal.numpy()), reference, atol=1e-5)
 
 
 def test_card_is_complete_and_names_no_local_path(run: Path, tmp_path: Path) -> None:
     export_run(run, tmp_path / "net.ts", name="other", metrics={"mixes": 3})
     _, card, _ = read_model(tmp_path / "net.ts")
     assert set(card) >= KEYS
-    assert (card["name"], card["metrics"], card["lookahead_frames"]) == ("other", {"mixes": 3}, 2)
+    assert (card["name"], card["metrics"], card["lookahead_frames"]) == ("other", {"mixes": 3}, 0)
     assert card["training"]["steps"] == 4 and card["training"]["sources"][0]["licence"] == "MIT"
     assert str(tmp_path) not in json.dumps(card)
 
 
-def test_foreign_files_and_heads_are_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no head with look-ahead 7"):
-        export_run(run, tmp_path / "net.ts", 7)
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model"):
         read_model(tmp_path / "none.ts")
     (tmp_path / "junk.ts").write_bytes(b"junk")
@@ -73,12 +70,12 @@ def test_si_sdr_of_known_pairs() -> None:
     noise *= np.linalg.norm(target) / np.linalg.norm(noise)
     for wanted in (0.0, 12.0):
         mixed = target + noise * 10 ** (-wanted / 20)
-        assert evaluate.si_sdr_db(3 * mixed, target) == pytest.approx(wanted, abs=0.05)
+        assert scoring.si_sdr_db(3 * mixed, target) == pytest.approx(wanted, abs=0.05)
 
 
 def test_rnnoise_comes_out_aligned(corpus: Any) -> None:
     pytest.importorskip("pyrnnoise")
-    system = evaluate.rnnoise_system()
+    system = peers.rnnoise_system()
     assert system is not None
     mix = evaluate.development_mixes(corpus, 1)[0]
     out = system.enhance(mix.clean[None])[0]
@@ -104,14 +101,14 @@ def test_train_export_and_eval_from_the_command_line(
     with pytest.raises(UsageError, match="--resume"):
         commands.run_train(_parsed("train", str(config), "--out", str(out)))
     assert commands.run_train(_parsed("train", str(config), "--out", str(out), "--steps", "3", "--resume")) == 0
-    assert commands.run_export(_parsed("export", str(out), "-o", str(model), "--lookahead", "0")) == 0
+    assert commands.run_export(_parsed("export", str(out), "-o", str(model))) == 0
     figures = tmp_path / "figures.json"
     words = ("denoise", "--model", str(model), "--peers", "--count", "2", "--json", str(figures))
     assert commands.run_eval(_parsed("eval", *words)) == 0
     systems = json.loads(figures.read_text())["systems"]
-    assert list(systems) == ["noisy", "tiny"] and systems["tiny"]["latency_ms"] == 2.0
+    assert list(systems) == ["noisy", "tiny"] and systems["tiny"]["latency_ms"] == 4.0
     assert "PESQ-WB" in capsys.readouterr().out
-    commands.run_export(_parsed("export", str(out), "-o", str(model), "--lookahead", "0", "--metrics", str(figures)))
+    commands.run_export(_parsed("export", str(out), "-o", str(model), "--metrics", str(figures)))
     metrics = read_model(model)[1]["metrics"]
     assert metrics["pesq_wb"] == systems["tiny"]["pesq_wb"] and list(metrics["compared"]) == ["noisy"]
     with pytest.raises(UsageError, match="no scores of 'other'"):
@@ -122,8 +119,8 @@ def test_train_export_and_eval_from_the_command_line(
     ("kind", "words", "message"),
     [
         ("train", ("nowhere.yaml",), "cannot be read"),
-        ("train", ("denoise-stage", "--budget-minutes", "0"), "--budget-minutes"),
-        ("train", ("denoise-stage", "--out", "nowhere", "--resume"), "no checkpoint to resume"),
+        ("train", ("voice", "--budget-minutes", "0"), "--budget-minutes"),
+        ("train", ("voice", "--out", "nowhere", "--resume"), "no checkpoint to resume"),
         ("export", ("nowhere", "-o", "x.ts"), "no checkpoint"),
         ("eval", ("denoise", "--count", "0"), "--count"),
         ("eval", ("denoise", "--model", "nowhere.ts"), "no model"),

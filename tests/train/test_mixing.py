@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from rtgan.errors import UsageError
-from rtgan.train.mixing import PLAIN, Mixer, MixSettings, active_level, generated_noise, generated_room
+from rtgan.train.mixing import PLAIN, Mixer, MixSettings, _coded, active_level, generated_noise, generated_room
 
 SHORT = {"seconds": 0.5}
 
 
 def test_an_example_is_a_function_of_seed_and_number(corpus: Any) -> None:
-    settings = MixSettings(**SHORT, reverb_chance=0.5)
+    settings = MixSettings(**SHORT, reverb_chance=0.5, codec_chance=0.5, clip_chance=0.5)
     first, again = Mixer(corpus, settings, 5), Mixer(corpus, settings, 5)
     for number in (3, 0, 3, 17):
         a, b = first(number), again(number)
@@ -25,7 +25,14 @@ def test_an_example_is_a_function_of_seed_and_number(corpus: Any) -> None:
 
 def test_ratio_and_level_are_those_drawn(corpus: Any) -> None:
     settings = MixSettings(
-        **SHORT, snr_db=(5.0, 5.0), level_db=(-30.0, -30.0), reverb_chance=0, clean_chance=0, speechless_chance=0
+        **SHORT,
+        snr_db=(5.0, 5.0),
+        level_db=(-30.0, -30.0),
+        reverb_chance=0,
+        clean_chance=0,
+        speechless_chance=0,
+        clip_chance=0,
+        codec_chance=0,
     )
     mixer = Mixer(corpus, settings, 1)
     for number in range(6):
@@ -58,12 +65,41 @@ def test_held_out_recordings_are_never_drawn_for_training(corpus: Any) -> None:
 
 
 def test_band_limit_acts_on_speech_and_noise_alike(corpus: Any) -> None:
-    mixer = Mixer(corpus, MixSettings(**SHORT, low_pass_chance=1.0, reverb_chance=0, speechless_chance=0), 4)
+    untouched = {"reverb_chance": 0, "speechless_chance": 0, "codec_chance": 0, "clip_chance": 0}
+    mixer = Mixer(corpus, MixSettings(**SHORT, **untouched, low_pass_chance=1.0), 4)
     powers = []
     for number in range(12):
         power = np.abs(np.fft.rfft(mixer(number).noisy * np.hanning(24000))) ** 2
         powers.append(power[11500:].sum() / power.sum())
     assert max(powers) < 1e-3
+
+
+def test_overdriven_examples_keep_an_even_target(corpus: Any) -> None:
+    plain = {**SHORT, "codec_chance": 0, "speechless_chance": 0}
+    for number in range(6):
+        whole = Mixer(corpus, MixSettings(**plain, clip_chance=0), 1)(number)
+        clipped = Mixer(corpus, MixSettings(**plain, clip_chance=1), 1)(number)
+        assert np.array_equal(whole.clean, clipped.clean)
+        assert np.max(np.abs(clipped.noisy)) < 0.95 * np.max(np.abs(whole.noisy))
+        assert np.dot(clipped.noisy, whole.noisy) > 0.8 * np.linalg.norm(clipped.noisy) * np.linalg.norm(whole.noisy)
+
+
+def test_codecs_leave_their_mark_in_place(corpus: Any) -> None:
+    pytest.importorskip("soundfile")
+    mix = Mixer(corpus, MixSettings(**SHORT, codec_chance=0, clip_chance=0, speechless_chance=0, low_pass_chance=0))(2)
+    seen = set()
+    for seed in range(30):
+        kind = int(np.random.default_rng(seed).integers(6))
+        coded = _coded(np.random.default_rng(seed), mix.noisy)
+        assert np.array_equal(coded, _coded(np.random.default_rng(seed), mix.noisy))
+        assert coded.shape == mix.noisy.shape and coded.dtype == np.float32 and not np.array_equal(coded, mix.noisy)
+        cross = np.fft.irfft(np.fft.rfft(mix.noisy, 65536) * np.conj(np.fft.rfft(coded, 65536)))
+        lag = int(np.argmax(cross))
+        assert min(lag, 65536 - lag) <= 8  # a codec's delay is undone
+        assert np.max(cross) > 0.6 * np.linalg.norm(coded) * np.linalg.norm(mix.noisy)
+        seen.add(kind)
+    assert seen == set(range(6))
+    assert np.array_equal(_coded(np.random.default_rng(0), np.zeros(4800, np.float32)), np.zeros(4800, np.float32))
 
 
 def test_generated_sounds_are_finite_and_audible() -> None:
@@ -81,4 +117,5 @@ def test_settings_are_checked(wrong: dict[str, Any]) -> None:
 
 
 def test_development_mixes_alter_nothing() -> None:
-    assert PLAIN.equaliser_db == 0 and PLAIN.alter_noise_chance == 0 and PLAIN.speed == PLAIN.noise_speed == (1.0, 1.0)
+    assert PLAIN.codec_chance == PLAIN.clip_chance == PLAIN.equaliser_db == PLAIN.alter_noise_chance == 0
+    assert PLAIN.speed == PLAIN.noise_speed == (1.0, 1.0)

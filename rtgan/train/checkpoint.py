@@ -1,0 +1,39 @@
+"""Checkpoints: written so that a kill at any moment leaves a whole one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import RtganError, UsageError
+
+CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """Write next to `path`, flush to disk, then rename: a reader sees the old file or the new one."""
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("wb") as stream:
+        torch.save(content, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+
+
+def load_checkpoint(run: Path) -> dict[str, Any]:
+    """The last checkpoint of a run folder, or the one in a file."""
+    path = run / CHECKPOINT if run.is_dir() else run
+    if not path.is_file():
+        raise UsageError(f"There is no checkpoint at {str(path)!r}.")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RtganError(f"The checkpoint {str(path)!r} cannot be read: {reason}.") from error
+    if not isinstance(content, dict) or "config" not in content or "ema" not in content:
+        raise RtganError(f"The file {str(path)!r} is not a checkpoint of this program.")
+    return content
