@@ -114,6 +114,7 @@ f32p = _pointer_cast(types.float32, "f32p")
 f64p = _pointer_cast(types.float64, "f64p")
 i32p = _pointer_cast(types.int32, "i32p")
 i64p = _pointer_cast(types.int64, "i64p")
+u8p = _pointer_cast(types.uint8, "u8p")
 
 
 @intrinsic
@@ -280,3 +281,19 @@ def call_stream(
         return builder.call(builder.inttoptr(args[0], ftype.as_pointer()), list(args[1:]))
 
     return types.int32(*[types.int64] * 7), codegen
+
+
+@intrinsic
+def call_foreign(typingctx: Any, function: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Call a C function of up to four integers or pointers at an address; the result as it stands in the register.
+
+    Surplus arguments do no harm where arguments travel in registers, as on every platform numba knows. Of a
+    32-bit result only the lower half means anything.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        ftype = ir.FunctionType(word, [word] * 4)
+        return builder.call(builder.inttoptr(args[0], ftype.as_pointer()), list(args[1:]))
+
+    return types.int64(*[types.int64] * 5), codegen

@@ -1,14 +1,19 @@
-"""``rtgan process``: sound files through a preset."""
+"""``rtgan process`` and ``rtgan replay``: sound files through a preset, and performances again."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from rtgan import offline, presets
-from rtgan.errors import UsageError
+import numpy as np
+
+from rtgan import bindings, offline, presets, setlist
+from rtgan.control import mapping, midifile
+from rtgan.errors import RtganError, UsageError
 from rtgan.io import files
+from rtgan.recorder import TAKE
 
 
 def run(args: argparse.Namespace) -> int:
@@ -17,20 +22,31 @@ def run(args: argparse.Namespace) -> int:
     settings: dict[str, object] = {}
     rate_of_log = 0
     if args.events:
+        if args.midi:
+            raise UsageError("--events brings what MIDI did; leave --midi out")
         if args.preset:
             raise UsageError("--events brings its own preset; leave --preset out")
-        preset, values, steps, rate_of_log = offline.read_log(args.events)
+        preset, values, steps, rate_of_log = offline.read_log(args.events, args.allow_code)
         settings.update(values)
     else:
         preset = presets.load(args.preset or "podcast")
     settings.update(offline.parse_settings(args.set))
+    prepare = mapping.preparing(bindings.load_map()) if args.midi else None
     targets = _targets(args.inputs, args.output)
     for source, target in zip(args.inputs, targets, strict=True):
         samples, rate = files.read(source)
         if rate_of_log and rate != rate_of_log:
             raise UsageError(f"{source} has {rate} Hz, but {args.events} was recorded at {rate_of_log} Hz")
+        messages: list[midifile.Timed] = []
+        if args.midi:
+            if rate not in offline.ENGINE_RATES_HZ:
+                allowed = ", ".join(str(r) for r in offline.ENGINE_RATES_HZ)
+                raise UsageError(f"{source} has {rate} Hz; with --midi it must be one of {allowed} Hz")
+            messages = midifile.read(args.midi, rate)
+            steps = midifile.preset_steps(messages, setlist.load())
         from tqdm import tqdm
 
+        keywords: dict[str, Any] = {name.replace(".", "__", 1): value for name, value in settings.items()}
         with tqdm(
             total=samples.shape[1],
             unit="sample",
@@ -46,11 +62,50 @@ def run(args: argparse.Namespace) -> int:
                 keep_latency=args.keep_latency,
                 steps=steps,
                 progress=bar.update,
-                **{name.replace(".", "__", 1): value for name, value in settings.items()},
+                midi=messages,
+                port=mapping.FILE_PORT,
+                prepare=prepare,
+                **keywords,
             )
         files.write(target, out, rate)
         print(f"{source} -> {target}  ({samples.shape[1] / rate:.1f} s, {preset.name})")
     return 0
+
+
+def replay(args: argparse.Namespace) -> int:
+    """Render a recorded performance again and compare it with what was heard; exit code 1 if it differs."""
+    take = args.take / TAKE if args.take.is_dir() else args.take
+    dry, log = take.with_suffix(".dry.wav"), take.with_suffix(".events.jsonl")
+    for needed in (dry, log):
+        if not needed.is_file():
+            raise UsageError(f"{args.take} is no recorded performance: there is no {needed.name}")
+    preset, values, steps, logged_hz = offline.read_log(log, args.allow_code)
+    samples, rate = files.read(dry)
+    if rate != logged_hz:
+        raise UsageError(f"{dry} has {rate} Hz, but its events were recorded at {logged_hz} Hz")
+    settings: dict[str, Any] = {name.replace(".", "__", 1): value for name, value in values.items()}
+    out = offline.process(samples, rate, preset, keep_latency=True, steps=steps, **settings)
+    if args.output is not None:
+        files.check_target(args.output)
+        files.write(args.output, out, rate)
+        print(f"{take} -> {args.output}  ({samples.shape[1] / rate:.1f} s, {len(steps)} events)")
+    if not take.is_file():
+        return 0
+    heard, _ = files.read(take)
+    if heard.shape == out.shape and np.array_equal(heard.view(np.int32), out.view(np.int32)):
+        print(f"identical to what was heard: {samples.shape[1]} samples, {len(steps)} events")
+        return 0
+    length = min(heard.shape[1], out.shape[1])
+    if heard.shape[0] != out.shape[0] or length == 0:
+        raise RtganError(f"{take} and {dry} do not belong together")
+    different = np.flatnonzero((heard[:, :length] != out[:, :length]).any(axis=0))
+    first = int(different[0]) if len(different) else length
+    most = float(np.abs(heard[:, :length] - out[:, :length]).max())
+    print(
+        f"differs from what was heard from sample {first} on ({first / rate:.3f} s), by {most:.2g} at most. "
+        "A take that began while it was playing, or plugins and models that have changed since, do that."
+    )
+    return 1
 
 
 def _targets(inputs: list[Path], output: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rtgan import __version__, warm
+from rtgan import __version__, listing, warm
 from rtgan.errors import RtganError
 
 
@@ -34,8 +34,13 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=int, metavar="HZ", help="sample rate (default: the output device's)")
     add("--block", type=int, default=0, metavar="N", help="frames per block; 0 = least latency (default)")
     add("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE", help="set a parameter; repeatable")
-    add("--record", type=Path, metavar="FILE.wav", help="record wet, dry (FILE.dry.wav) and events")
+    add("--record", type=Path, metavar="FILE.wav", help="record wet, dry (FILE.dry.wav) and events; or a folder")
     add("--seconds", type=float, metavar="S", help="stop after this long")
+    add("--midi-in", action="append", default=[], metavar="NAME", help="MIDI input, by part of its name; repeatable")
+    add("--midi-out", action="append", default=[], metavar="NAME", help="MIDI output for lights and motor faders")
+    add("--midi-file", type=Path, metavar="FILE.mid", help="let a MIDI file play along from the first sample on")
+    add("--no-midi", action="store_true", help="open no MIDI port")
+    add("--osc", metavar="[HOST:]PORT", help="listen for OSC on this UDP port (of this machine alone by default)")
     add("--telemetry", type=Path, metavar="FILE.jsonl", help="write what the audio thread reports")
 
 
@@ -53,16 +58,38 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("--preset", default=None, metavar="NAME|PATH", help="default: podcast")
     process.add_argument("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE")
     process.add_argument("--keep-latency", action="store_true", help="leave the chain's delay in")
+    process.add_argument("--midi", type=Path, metavar="FILE.mid", help="let a MIDI file play along")
     process.add_argument("--events", type=Path, metavar="FILE.jsonl", help="perform a recorded event log again")
 
+    replay = commands.add_parser("replay", help="perform a recording again, bit for bit")
+    replay.add_argument("take", type=Path, metavar="FOLDER|TAKE.wav")
+    replay.add_argument("-o", "--output", type=Path, metavar="OUT")
+    for each in (process, replay):
+        each.add_argument("--allow-code", action="store_true",
+                          help="let a recorded performance name plugin files, which run, and model files")  # fmt: skip
+
+    midi = commands.add_parser("midi", help="MIDI ports, what arrives on them, and learning")
+    what = midi.add_subparsers(dest="midi_command", metavar="COMMAND", required=True, parser_class=_Parser)
+    what.add_parser("ports", help="list MIDI ports, and what keeps a backend from working")
+    monitor = what.add_parser("monitor", help="print what arrives")
+    monitor.add_argument("--clock", action="store_true", help="clock and active sensing too")
+    learn = what.add_parser("learn", help="let the next control that moves control a parameter")
+    learn.add_argument("param", metavar="PLUGIN.PARAM|host.NAME")
+    learn.add_argument("--preset", metavar="NAME|PATH", help="the preset of your own that the parameter belongs to")
+    learn.add_argument("--mode", help="absolute, pickup, relative-twos, relative-offset, relative-signed, toggle, "
+                                      "momentary")  # fmt: skip
+    for each in (monitor, learn):
+        each.add_argument("--midi-in", action="append", default=[], metavar="NAME", help="by part of its name")
+        each.add_argument("--seconds", type=float, metavar="S", help="stop after this long")
+
     commands.add_parser("devices", help="list audio devices")
-    commands.add_parser("presets", help="list presets")
+    listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and compare presets"))
     info = commands.add_parser("info", help="show the card of a model or a preset")
     info.add_argument("file", metavar="FILE|NAME")
     doctor = commands.add_parser("doctor", help="check this machine for live audio")
     doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
-    bench.add_argument("what", nargs="?", choices=("kernels", "engine", "generators"), help="default: all")
+    bench.add_argument("what", nargs="?", choices=("kernels", "engine", "generators", "control"), help="default: all")
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
 
     train = commands.add_parser("train", help="train a generator (needs rtgan[torch])")
@@ -113,16 +140,19 @@ def play(args: argparse.Namespace) -> int:
 def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "live":
         return play(args)
-    if args.command == "process":
+    if args.command in ("process", "replay"):
         warm.announce()
         from rtgan import batch
 
-        code = batch.run(args)
+        code = batch.run(args) if args.command == "process" else batch.replay(args)
         warm.done()
         return code
-    if args.command in ("devices", "presets", "info"):
-        from rtgan import listing
+    if args.command == "midi":
+        warm.announce()
+        from rtgan.control import commands as midi
 
+        return int(midi.run(args))
+    if args.command in ("devices", "presets", "info"):
         return int(getattr(listing, args.command)(args))
     if args.command == "doctor":
         from rtgan import doctor

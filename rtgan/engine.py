@@ -9,8 +9,10 @@ very same function from Python to process arrays, which is why live and offline 
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +20,35 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from rtgan import events
-from rtgan.events import Record, Ring, ring_drop, ring_peek, ring_push
-from rtgan.graph import G_LATENCY, G_SERIAL, G_SETTLE, Graph, graph_reset, graph_run, graph_set
+from rtgan import events, switchboard
+from rtgan.events import (
+    Record,
+    Ring,
+    ring_drop,
+    ring_peek,
+    ring_push,
+    waiting_add,
+    waiting_room,
+    waiting_take,
+    waiting_time,
+)
+from rtgan.graph import (
+    G_FADE,
+    G_LATENCY,
+    G_ROUTES,
+    G_SERIAL,
+    G_SETTLE,
+    Graph,
+    graph_bypass,
+    graph_reset,
+    graph_run,
+    graph_set,
+)
 from rtgan.kernels import levels, rings
 from rtgan.kernels.channels import deinterleave, interleave
 from rtgan.kernels.native import (
     NODES,
+    call_foreign,
     cfunc,
     exchange,
     f32p,
@@ -38,9 +62,38 @@ from rtgan.kernels.native import (
     load_acquire,
     restore_denormals,
     smaller,
+    store_release,
     ticks,
 )
 from rtgan.memory import Arena, address_of
+from rtgan.params import (
+    CURRENT,
+    PARAM_BYTES,
+    PARAM_SLOTS,
+    SMOOTHING,
+    TARGET,
+    Param,
+    ParamSet,
+    param_glide,
+    param_next,
+    param_settled,
+)
+from rtgan.switchboard import (
+    C_KIND,
+    C_NUMBER,
+    F_VALUE,
+    FOUND_BYTES,
+    PANIC_ACTION,
+    R_BYTES,
+    R_INDEX,
+    R_NEXT,
+    R_RAMP,
+    R_SERIAL,
+    T_COUNT,
+    T_ROUTES,
+    Route,
+    Table,
+)
 
 # Integer words of an engine.
 (
@@ -48,11 +101,34 @@ from rtgan.memory import Arena, address_of
     E_DRY, E_POSITION, E_ACTIVE, E_NEXT, E_SWAP_AT, E_SWAP_FADE, E_INBOX, E_TELEMETRY, E_TAPE, E_TAPE_FRAMES,
     E_TAPE_MAP, E_FADE, E_FADE_SAMPLES, E_STOPPED, E_IN_METER, E_OUT_METER, E_METER_SAMPLES, E_LIMITER,
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
-) = range(36)  # fmt: skip
+    E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
+    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING,
+) = range(51)  # fmt: skip
 # Float words, behind the integer ones.
-F_CEILING, F_RELEASE = range(36, 38)
-E_MAILBOX = 48  # a cache line of its own: both threads write it
-_WORDS = 64
+F_CEILING, F_RELEASE = range(56, 58)
+E_MAILBOX, E_PANIC, E_READING = 64, 65, 66  # a cache line of their own: both threads write it
+_WORDS = 80
+
+#: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
+HOST_PARAMS = ParamSet(
+    [
+        Param("volume_db", "Volume", -60, 12, 0, unit="dB", smoothing_ms=20,
+              description="Level of everything; the lowest is silence."),
+        Param("mute", "Mute", 0, 1, 0, smoothing_ms=10, scale="switch", description="Silence."),
+        Param("bypass", "Bypass", 0, 1, 0, smoothing_ms=0, scale="switch",
+              description="The input as it is, as late as the chain would make it."),
+    ]
+)  # fmt: skip
+HOST = 0
+_VOLUME, _MUTE, _BYPASS, _PANIC_GAIN = range(4)
+_HOST_PARAMS = 3
+_DB = math.log(10.0) / 20.0
+_SILENT_DB = HOST_PARAMS["volume_db"].minimum
+_NEVER = 1 << 62
+#: What a call into a native producer's clock may take before it is given up as stuck.
+_CLOCK_WAIT_S = 1.0
+#: A frame of JACK's clock that lies further from now than this is not believed.
+_FAR = 1 << 22
 
 _METER_EVERY = 1024
 #: Largest input magnitude, as the bits of a float32: 100, which is 40 dB above full scale.
@@ -90,7 +166,7 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
                     bits[i] = 0 if magnitude >= 0x7F800000 else bits[i] - magnitude + _LOUDEST_BITS
                     e[E_BAD_INPUT] += 1
         levels.meter_add(e[E_IN_METER], work, n)
-        if e[E_TAPE] != 0:
+        if e[E_TAPING] != 0:
             samples = f32p(work)
             dry = f32p(e[E_DRY] + 4 * c * block)
             for i in range(n):
@@ -105,6 +181,7 @@ def _take_graph(engine: Any) -> None:
         return
     graph = exchange(engine + 8 * E_MAILBOX, 0)
     serial = i64p(graph)[G_SERIAL]
+    graph_bypass(graph, f64p(e[E_HOST] + _BYPASS * PARAM_BYTES)[TARGET], 1)
     ring_push(e[E_TELEMETRY], events.SWAP_BEGUN, e[E_POSITION], 0, serial, 0.0, 0.0, 0.0, 0.0)
     if e[E_ACTIVE] == 0:
         e[E_ACTIVE] = graph
@@ -143,7 +220,8 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     # The new graph is heard only once it has seen its latency and settling time of input. Graphs of the same
     # delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
     begin = i64p(e[E_NEXT])[G_LATENCY] + i64p(e[E_NEXT])[G_SETTLE]
-    length = e[E_SWAP_FADE]
+    own = i64p(e[E_NEXT])[G_FADE]
+    length = own if own > 0 else e[E_SWAP_FADE]
     at = e[E_SWAP_AT]
     first = larger(0, smaller(n, begin - at))
     same = i64p(e[E_NEXT])[G_LATENCY] == i64p(e[E_ACTIVE])[G_LATENCY]
@@ -164,6 +242,209 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
 
 
 @inline
+def _set(engine: Any, serial: Any, index: Any, value: Any, samples: Any) -> None:
+    """Begin the ramp of a parameter of a graph or of the host, and report it."""
+    e = i64p(engine)
+    done = 0
+    if serial == HOST:
+        if index >= 0 and index < _HOST_PARAMS:
+            param_glide(e[E_HOST] + index * PARAM_BYTES, value, samples)
+            done = 1
+        if index == _BYPASS:
+            if e[E_ACTIVE] != 0:
+                graph_bypass(e[E_ACTIVE], value, 0)
+            if e[E_NEXT] != 0:
+                graph_bypass(e[E_NEXT], value, 0)
+    else:
+        if e[E_ACTIVE] != 0 and i64p(e[E_ACTIVE])[G_SERIAL] == serial:
+            graph_set(e[E_ACTIVE], index, value, samples)
+            done = 1
+        if e[E_NEXT] != 0 and i64p(e[E_NEXT])[G_SERIAL] == serial:
+            graph_set(e[E_NEXT], index, value, samples)
+            done = 1
+    if done:
+        length = np.float64(samples)
+        ring_push(e[E_TELEMETRY], events.APPLIED, e[E_POSITION], index, serial, value, length, 0.0, 0.0)
+
+
+@inline
+def _table(engine: Any) -> Any:
+    """The routes in force: those of the graph that came last."""
+    e = i64p(engine)
+    graph = e[E_NEXT] if e[E_NEXT] != 0 else e[E_ACTIVE]
+    if graph == 0:
+        return 0
+    return load_acquire(graph + 8 * G_ROUTES)
+
+
+@inline
+def _begin_panic(engine: Any) -> None:
+    """Fade to silence and let go of what is held; `_end_panic` follows at the sample at which it is reached."""
+    e = i64p(engine)
+    e[E_PANIC_ASKED] = 0
+    if e[E_PANIC_AT] != 0:
+        return
+    ring_push(e[E_TELEMETRY], events.PANICKED, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
+    param_glide(e[E_HOST] + _PANIC_GAIN * PARAM_BYTES, 0.0, e[E_PANIC_SAMPLES])
+    e[E_PANIC_AT] = e[E_POSITION] + e[E_PANIC_SAMPLES]
+    switchboard.decoder_reset(e[E_DECODER])
+    table = _table(engine)
+    for k in range(i64p(table)[T_COUNT] if table != 0 else 0):
+        route = i64p(table)[T_ROUTES] + R_BYTES * k
+        r = i64p(route)
+        if switchboard.route_release(route) != 0 and r[R_INDEX] >= 0:
+            _set(engine, r[R_SERIAL], r[R_INDEX], f64p(route)[F_VALUE], r[R_RAMP])
+
+
+@inline
+def _end_panic(engine: Any) -> None:
+    """Every node back to zero; sound comes back."""
+    e = i64p(engine)
+    if e[E_ACTIVE] != 0:
+        graph_reset(e[E_ACTIVE])
+    if e[E_NEXT] != 0:
+        graph_reset(e[E_NEXT])
+    param_glide(e[E_HOST] + _PANIC_GAIN * PARAM_BYTES, 1.0, e[E_FADE_SAMPLES])
+    e[E_PANIC_AT] = 0
+
+
+@inline
+def _midi(engine: Any, message: Any, port: Any) -> None:
+    """Carry out a MIDI message at the present position."""
+    e = i64p(engine)
+    ring_push(e[E_TELEMETRY], events.HEARD, e[E_POSITION], message, port, 0.0, 0.0, 0.0, 0.0)
+    status = message & 0xF0
+    if status == 0xF0 or status < 0x80:
+        return
+    found = e[E_FOUND]
+    count = switchboard.decode(e[E_DECODER], port, message, found)
+    table = _table(engine)
+    # All sound off, all controllers reset and all notes off: nothing of this channel and port stays held. None is a
+    # panic: keyboards send them at every stop, and a neighbour's must not silence a show.
+    number = (message >> 8) & 0x7F
+    release = status == 0xB0 and (number == 120 or number == 121 or number >= 123)
+    everything = False
+    k = 0
+    route = 0
+    walked = 0
+    while table != 0:
+        # One loop for both: routes that a control touches, then routes that are to be let go.
+        fires = False
+        if k < count:
+            control = found + FOUND_BYTES * k
+            c = i64p(control)
+            if route == 0:
+                route = switchboard.route_first(table, c[C_KIND], c[C_NUMBER])
+                if route == 0:
+                    k += 1
+                    continue
+            if switchboard.route_answers(route, c[C_KIND], c[C_NUMBER], message & 15, port):
+                fires = switchboard.route_fires(route, control) != 0
+        elif release and walked < i64p(table)[T_COUNT]:
+            route = i64p(table)[T_ROUTES] + R_BYTES * walked
+            walked += 1
+            if switchboard.route_serves(route, message & 15, port):
+                fires = switchboard.route_release(route) != 0
+        else:
+            break
+        r = i64p(route)
+        if fires:
+            value = f64p(route)[F_VALUE]
+            if r[R_INDEX] >= 0:
+                _set(engine, r[R_SERIAL], r[R_INDEX], value, r[R_RAMP])
+            elif r[R_INDEX] == PANIC_ACTION:
+                everything = True
+            else:
+                graph = e[E_NEXT] if e[E_NEXT] != 0 else e[E_ACTIVE]
+                action = switchboard.action_number(r[R_INDEX])
+                serial = i64p(graph)[G_SERIAL]
+                ring_push(e[E_TELEMETRY], events.ACTION, e[E_POSITION], action, serial, value, 0.0, 0.0, 0.0)
+        if k < count:
+            route = r[R_NEXT]
+            if route == 0:
+                k += 1
+    if everything:
+        e[E_PANIC_ASKED] = 1
+
+
+@inline
+def _take_events(engine: Any) -> None:
+    """Move what has arrived to where it waits for its time."""
+    e = i64p(engine)
+    waiting = e[E_WAITING]
+    position = e[E_POSITION]
+    while waiting_room(waiting) > 0:
+        record = ring_peek(e[E_INBOX])
+        if record == 0:
+            break
+        waiting_add(waiting, record, larger(i64p(record)[1], position))
+        ring_drop(e[E_INBOX])
+    while waiting_room(waiting) > 0:
+        record = ring_peek(e[E_NATIVE])
+        if record == 0:
+            break
+        when = position
+        if e[E_CLOCK] != 0:
+            # Frames of JACK's clock: 32 bits that wrap.
+            away = ((i64p(record)[1] - e[E_CLOCK_FRAME] + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+            when = e[E_CLOCK_POSITION] + away
+            if when < position or away > _FAR:
+                e[E_LATE] += 1
+                when = position
+        waiting_add(waiting, record, when)
+        ring_drop(e[E_NATIVE])
+
+
+@inline
+def _read_clock(engine: Any) -> None:
+    """Which frame of JACK's clock this callback begins with."""
+    e = i64p(engine)
+    if load_acquire(engine + 8 * E_CLOCK) == 0:
+        return
+    # First this flag, then the function again: who takes it away sees the one or is seen by the other.
+    exchange(engine + 8 * E_READING, 1)
+    clock = load_acquire(engine + 8 * E_CLOCK)
+    frame = e[E_CLOCK_FRAME]
+    if clock != 0:
+        frame = call_foreign(clock, e[E_CLOCK_CLIENT], 0, 0, 0) & 0xFFFFFFFF
+    store_release(engine + 8 * E_READING, 0)
+    # Several callbacks within one of JACK's periods begin with the same frame: the first one holds.
+    if frame != e[E_CLOCK_FRAME]:
+        e[E_CLOCK_FRAME] = frame
+        e[E_CLOCK_POSITION] = e[E_POSITION]
+
+
+@inline
+def _volume(db: Any) -> Any:
+    return 0.0 if db <= _SILENT_DB else math.exp(db * _DB)
+
+
+@inline
+def _host_gain(engine: Any, offset: Any, n: Any) -> None:
+    """Volume, mute and panic on ``n`` samples of the work buffer; at rest every bit passes."""
+    e = i64p(engine)
+    volume = e[E_HOST] + _VOLUME * PARAM_BYTES
+    mute = e[E_HOST] + _MUTE * PARAM_BYTES
+    panic = e[E_HOST] + _PANIC_GAIN * PARAM_BYTES
+    channels = e[E_CHANNELS]
+    stride = e[E_MAX_BLOCK]
+    io = e[E_WORK] + 4 * offset
+    if param_settled(volume) and param_settled(mute) and param_settled(panic):
+        gain = np.float32(_volume(f64p(volume)[CURRENT]) * (1.0 - f64p(mute)[CURRENT]) * f64p(panic)[CURRENT])
+        if gain == np.float32(1.0):
+            return
+        for c in range(channels):
+            samples = f32p(io + 4 * c * stride)
+            for i in range(n):
+                samples[i] *= gain
+        return
+    for i in range(n):
+        gain = np.float32(_volume(param_next(volume)) * (1.0 - param_next(mute)) * param_next(panic))
+        for c in range(channels):
+            f32p(io + 4 * c * stride)[i] *= gain
+
+
+@inline
 def _apply(engine: Any, record: Any) -> None:
     """Carry out one event at the present position."""
     e = i64p(engine)
@@ -171,16 +452,11 @@ def _apply(engine: Any, record: Any) -> None:
     floats = f64p(record)
     kind = words[0]
     if kind == events.SET_PARAM:
-        serial = words[3]
-        done = 0
-        if e[E_ACTIVE] != 0 and i64p(e[E_ACTIVE])[G_SERIAL] == serial:
-            graph_set(e[E_ACTIVE], words[2], floats[4])
-            done = 1
-        if e[E_NEXT] != 0 and i64p(e[E_NEXT])[G_SERIAL] == serial:
-            graph_set(e[E_NEXT], words[2], floats[4])
-            done = 1
-        if done:
-            ring_push(e[E_TELEMETRY], events.APPLIED, e[E_POSITION], words[2], serial, floats[4], 0.0, 0.0, 0.0)
+        _set(engine, words[3], words[2], floats[4], np.int64(floats[5]))
+    elif kind == events.MIDI:
+        _midi(engine, words[2], words[3])
+    elif kind == events.PANIC:
+        e[E_PANIC_ASKED] = 1
     elif kind == events.FADE_OUT:
         levels.ramp_set(e[E_FADE], 0.0, e[E_FADE_SAMPLES])
         e[E_STOPPED] = 0
@@ -198,7 +474,7 @@ def _apply(engine: Any, record: Any) -> None:
 def _record(engine: Any, n: Any) -> None:
     """Append dry and wet to the tape."""
     e = i64p(engine)
-    if e[E_TAPE] == 0:
+    if e[E_TAPING] == 0:
         return
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
@@ -237,23 +513,28 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
     """One piece of at most ``max_block`` frames, door to door."""
     e = i64p(engine)
     f = f64p(engine)
+    tape = load_acquire(engine + 8 * E_TAPE)
+    if tape != 0 and e[E_TAPING] == 0:
+        ring_push(e[E_TELEMETRY], events.TAPING, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
+    e[E_TAPING] = tape
     _take_input(engine, source, n)
     _take_graph(engine)
-    inbox = e[E_INBOX]
+    _take_events(engine)
+    if load_acquire(engine + 8 * E_PANIC) != 0:
+        e[E_PANIC_ASKED] = exchange(engine + 8 * E_PANIC, 0)
     start = 0
     while start < n:
-        stop = n
-        while True:
-            record = ring_peek(inbox)
-            if record == 0:
-                break
-            wait = i64p(record)[1] - e[E_POSITION]
-            if wait > 0:
-                stop = smaller(n, start + wait)
-                break
-            _apply(engine, record)
-            ring_drop(inbox)
+        while waiting_time(e[E_WAITING], _NEVER) <= e[E_POSITION]:
+            waiting_take(e[E_WAITING], e[E_EVENT])
+            _apply(engine, e[E_EVENT])
+        if e[E_PANIC_ASKED] != 0:
+            _begin_panic(engine)
+        if e[E_PANIC_AT] != 0 and e[E_PANIC_AT] <= e[E_POSITION]:
+            _end_panic(engine)
+        change = smaller(waiting_time(e[E_WAITING], _NEVER), e[E_PANIC_AT] if e[E_PANIC_AT] != 0 else _NEVER)
+        stop = smaller(n, start + change - e[E_POSITION])
         _run_graphs(engine, start, stop - start)
+        _host_gain(engine, start, stop - start)
         e[E_POSITION] += stop - start
         start = stop
     channels = e[E_CHANNELS]
@@ -293,6 +574,7 @@ def callback(source: Any, target: Any, frames: Any, time_info: Any, flags: Any, 
         e[E_UNDERFLOWS] += 1
     if flags & 10:
         e[E_OVERFLOWS] += 1
+    _read_clock(engine)
     done = 0
     while done < frames:
         n = smaller(frames - done, e[E_MAX_BLOCK])
@@ -321,6 +603,11 @@ NODES[f"{__name__}.callback"] = callback
 @kernel(types.int64(types.int64, types.int64))
 def _exchange(address: Any, value: Any) -> Any:
     return exchange(address, value)
+
+
+@kernel(types.void(types.int64, types.int64))
+def _store(address: Any, value: Any) -> None:
+    store_release(address, value)
 
 
 @kernel(types.int64())
@@ -359,6 +646,8 @@ class Counters:
     limited_samples: int
     telemetry_dropped: int
     tape_dropped_frames: int
+    events_dropped: int
+    events_late: int
 
     @property
     def xruns(self) -> int:
@@ -389,6 +678,7 @@ class Engine:
 
     FADE_MS = 30.0
     SWAP_FADE_MS = 30.0
+    PANIC_MS = 5.0
 
     def __init__(
         self,
@@ -428,7 +718,14 @@ class Engine:
         tape_map[:channels] = 2 * channels + np.arange(channels)
         tape_map[channels:] = np.arange(channels)
         self.inbox = Ring(arena, 4096)
-        self.telemetry = Ring(arena, 8192)
+        #: MIDI of a native producer such as a JACK client; its times are frames of that client's clock.
+        self.native = Ring(arena, 4096)
+        self.telemetry = Ring(arena, 16384)
+        self._host = arena.float64((_HOST_PARAMS + 1) * PARAM_SLOTS).reshape(-1, PARAM_SLOTS)
+        for row, param in zip(self._host, HOST_PARAMS.values(), strict=False):
+            row[CURRENT] = row[TARGET] = param.default
+            row[SMOOTHING] = round(param.smoothing_ms * sample_rate_hz / 1000)
+        self._host[_PANIC_GAIN, [CURRENT, TARGET]] = 1.0
         self._fade = arena.float64(levels.RAMP_WORDS)
         self._fade[levels.RAMP_TARGET] = 1.0
         self._limiter = arena.float64(1)
@@ -443,6 +740,14 @@ class Engine:
         words[E_SWAP_FADE] = round(self.SWAP_FADE_MS * sample_rate_hz / 1000)
         words[E_INBOX] = self.inbox.address
         words[E_TELEMETRY] = self.telemetry.address
+        words[E_NATIVE] = self.native.address
+        words[E_WAITING] = address_of(arena.int64(events.WAITING_WORDS))
+        words[E_EVENT] = address_of(arena.int64(events.WORDS))
+        words[E_DECODER] = address_of(arena.int64(switchboard.DECODER_WORDS))
+        words[E_FOUND] = address_of(arena.int64(switchboard.FOUND_WORDS))
+        words[E_HOST] = address_of(self._host)
+        words[E_PANIC_SAMPLES] = round(self.PANIC_MS * sample_rate_hz / 1000)
+        words[E_CLOCK_FRAME] = -1
         words[E_FADE] = address_of(self._fade)
         words[E_FADE_SAMPLES] = round(self.FADE_MS * sample_rate_hz / 1000)
         words[E_IN_METER] = address_of(arena.float64(levels.METER_WORDS))
@@ -450,15 +755,15 @@ class Engine:
         words[E_LIMITER] = address_of(self._limiter)
         self._floats[F_CEILING] = _CEILING
         self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)
+        words[E_TAPE_MAP] = address_of(tape_map)
         self.tape: rings.Ring | None = None
         if tape_frames:
-            self.tape = rings.build(tape_frames, 2 * channels, allocate=arena.int64)
-            words[E_TAPE] = self.tape.address
-            words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, 2 * channels))
-            words[E_TAPE_MAP] = address_of(tape_map)
+            self.run_tape(tape_frames)
         self.callback_address = int(callback.address)
         self._call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 6)(self.callback_address)
         self._graphs: dict[int, Graph] = {}
+        self._tables: dict[int, Table] = {}
+        self._retired: list[tuple[int, Table]] = []
         self._send = threading.Lock()
 
     # --- control [main] ---
@@ -472,11 +777,14 @@ class Engine:
             Serial of a graph that was still waiting and has been replaced; 0 if there was none.
         """
         self._graphs[graph.serial] = graph
+        if graph.serial in self._tables:
+            self._resume(graph, self._tables[graph.serial])
         replaced = _exchange(self.address + 8 * E_MAILBOX, graph.address)
         if replaced:
             for serial, waiting in list(self._graphs.items()):
                 if waiting.address == replaced:
                     del self._graphs[serial]
+                    self._tables.pop(serial, None)
                     return serial
         return 0
 
@@ -485,9 +793,92 @@ class Engine:
         with self._send:
             return self.inbox.push(record)
 
-    def set_param(self, graph: Graph, index: int, value: float, when: int = events.NOW) -> bool:
-        """Change a parameter, at an absolute sample position or as soon as possible."""
-        return self.send(Record(events.SET_PARAM, when, index, graph.serial, value))
+    def set_param(
+        self, graph: Graph | None, index: int, value: float, when: int = events.NOW, ramp_samples: int = 0
+    ) -> bool:
+        """Change a parameter, at an absolute sample position or as soon as possible.
+
+        ``graph`` None: one of `HOST_PARAMS`. ``ramp_samples`` 0: the parameter's own smoothing.
+        """
+        serial = HOST if graph is None else graph.serial
+        return self.send(Record(events.SET_PARAM, when, index, serial, value, ramp_samples))
+
+    def midi(self, message: bytes, when: int = events.NOW, port: int = 0) -> bool:
+        """Send a MIDI message of one to three bytes through the routes; False if the inbox is full."""
+        return self.send(Record(events.MIDI, when, int.from_bytes(message, "little"), port))
+
+    def panic(self) -> None:
+        """Silence, everything back to zero, sound comes back; needs no room in the inbox. Any thread."""
+        _exchange(self.address + 8 * E_PANIC, 1)
+
+    def route(self, graph: Graph, routes: Sequence[Route]) -> None:
+        """Give a graph the controllers that move it, and the host, while it plays. One thread at a time.
+
+        What the routes in force know of a controller (held, engaged, where it was) is kept by those of the same
+        control, target and mode, here and again when the graph is published. A message that takes effect between
+        that moment and the first callback with the new routes is not known to them.
+        """
+        table = Table(routes)
+        self._resume(graph, table)
+        _exchange(graph.address + 8 * G_ROUTES, table.address)
+        callbacks = int(self._words[E_CALLBACKS])
+        # A callback may still be walking the table before: it goes when two more have been counted.
+        self._retired = [(at, old) for at, old in self._retired if callbacks < at + 2]
+        if graph.serial in self._tables:
+            self._retired.append((callbacks, self._tables[graph.serial]))
+        self._tables[graph.serial] = table
+
+    def _resume(self, graph: Graph, table: Table) -> None:
+        address = int(self._words[E_NEXT]) or int(self._words[E_ACTIVE])
+        for playing in list(self._graphs.values()):
+            before = self._tables.get(playing.serial)
+            if playing.address == address and before is not None and before is not table:
+                table.resume(before, graph.index, playing.index)
+
+    def action(self, record: Record) -> str:
+        """What an ACTION record asks for; empty if its graph has gone."""
+        table = self._tables.get(record.b)
+        return table.actions[record.a] if table is not None and record.a < len(table.actions) else ""
+
+    def run_tape(self, frames: int) -> rings.Ring:
+        """Record dry and wet from the next piece on, into a ring of so many frames (a power of two)."""
+        if self.tape is None:
+            self._words[E_TAPE_FRAMES] = address_of(self.arena.float32(self.max_block, 2 * self.channels))
+            self.tape = rings.build(frames, 2 * self.channels, allocate=self.arena.int64)
+        _store(self.address + 8 * E_TAPE, self.tape.address)
+        return self.tape
+
+    def stop_tape(self) -> None:
+        """Record no more, from the next piece on."""
+        _store(self.address + 8 * E_TAPE, 0)
+
+    def follow_clock(self, function: int, client: int) -> bool:
+        """Read a native producer's clock, ``uint32 function(client)``, at every callback; 0: no longer.
+
+        Returns
+        -------
+        bool
+            True once the audio thread is not in the clock followed before and will not call it again: its client
+            may go. False if it has been in there for a second; nothing is followed then.
+        """
+        _exchange(self.address + 8 * E_CLOCK, 0)
+        until = time.monotonic() + _CLOCK_WAIT_S
+        while self._words[E_READING]:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.001)
+        self._words[E_CLOCK_CLIENT] = client
+        _store(self.address + 8 * E_CLOCK, function)
+        return True
+
+    def host_slot(self, name: str) -> int:
+        """Address of a host parameter as the audio thread sees it."""
+        return address_of(self._host[HOST_PARAMS.index(name)])
+
+    @property
+    def host_values(self) -> dict[str, float]:
+        """The host's parameters by id."""
+        return {name: float(row[TARGET]) for name, row in zip(HOST_PARAMS, self._host, strict=False)}
 
     def start_silent(self) -> None:
         """Begin at zero gain, so that the first sound fades in. Before the stream starts."""
@@ -501,6 +892,7 @@ class Engine:
         for record in records:
             if record.kind == events.SWAP_DONE and record.a:
                 self._graphs.pop(record.a, None)
+                self._tables.pop(record.a, None)
         return records
 
     @property
@@ -518,6 +910,8 @@ class Engine:
             limited_samples=int(w[E_LIMITED]),
             telemetry_dropped=self.telemetry.dropped,
             tape_dropped_frames=self.tape.overruns if self.tape else 0,
+            events_dropped=self.inbox.dropped + self.native.dropped,
+            events_late=int(w[E_LATE]),
         )
 
     def forget_worst(self) -> None:

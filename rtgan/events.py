@@ -19,18 +19,26 @@ from rtgan.kernels.native import f64p, i64p, inline, kernel, load_acquire, store
 from rtgan.memory import Arena, address_of
 
 # Kinds of records.
-SET_PARAM = 1  #: inbox: a = parameter index, b = serial of the graph it is meant for, x = plain value
+#: inbox: a = parameter index, b = serial of the graph it is meant for (0: the host), x = plain value,
+#: y = samples of the ramp (0: the parameter's own)
+SET_PARAM = 1
 FADE_OUT = 2  #: inbox: ramp the output to silence and stay there
 FADE_IN = 3  #: inbox: come back
 RESET = 4  #: inbox: every node back to zero state
+MIDI = 5  #: inbox and native ring: a = the bytes of a message, first lowest; b = port
+PANIC = 6  #: inbox: silence, every node back to zero, what is held let go; then sound comes back
 
-APPLIED = 16  #: telemetry: a parameter change took effect; a, b, x as in SET_PARAM
+APPLIED = 16  #: telemetry: a parameter change took effect; a, b, x, y as in SET_PARAM
 METER = 17  #: telemetry: x = in peak, y = out peak, z = in mean square, w = out mean square; a = samples
 FAULT = 18  #: telemetry: a = node index, b = graph serial; the node put out a non-finite value
 RECOVERED = 19  #: telemetry: a = node index, b = graph serial
 SWAP_BEGUN = 20  #: telemetry: a graph was taken from the mailbox; b = its serial
 SWAP_DONE = 21  #: telemetry: b = serial of the graph now playing alone, a = serial of the one retired
 STOPPED = 22  #: telemetry: the fade-out has reached silence
+HEARD = 23  #: telemetry: a MIDI message took effect; a, b as in MIDI
+ACTION = 24  #: telemetry: a controller asks for something only Python can do; a = action, b = graph serial, x = value
+PANICKED = 25  #: telemetry: a panic begins
+TAPING = 26  #: telemetry: the tape runs from here on
 
 #: "As soon as possible" as an event time.
 NOW = -1
@@ -76,6 +84,89 @@ def ring_peek(ring: Any) -> Any:
 def ring_drop(ring: Any) -> None:
     """[consumer] Release the oldest record."""
     store_release(ring + 8 * _READ, i64p(ring)[_READ] + 1)
+
+
+# --- records in the order of time ---
+
+_COUNT, _ORDER, _HEAP = 0, 1, 8
+_KEY, _SEQUENCE = WORDS, WORDS + 1
+_SLOT = WORDS + 2
+#: Records that wait on the audio thread for their time.
+WAITING = 8192
+#: Words of the memory that holds them.
+WAITING_WORDS = _HEAP + _SLOT * WAITING
+
+
+@inline
+def _copy(target: Any, source: Any, words: Any) -> None:
+    t = i64p(target)
+    s = i64p(source)
+    for i in range(words):
+        t[i] = s[i]
+
+
+@inline
+def _earlier(one: Any, other: Any) -> Any:
+    a = i64p(one)
+    b = i64p(other)
+    return a[_KEY] < b[_KEY] or (a[_KEY] == b[_KEY] and a[_SEQUENCE] < b[_SEQUENCE])
+
+
+@inline
+def waiting_room(heap: Any) -> Any:
+    """[audio] How many more records fit."""
+    return WAITING - i64p(heap)[_COUNT]
+
+
+@inline
+def waiting_add(heap: Any, record: Any, when: Any) -> None:
+    """[audio] Take a record, to be given back in the order of ``when``; equals in the order of arrival."""
+    h = i64p(heap)
+    at = h[_COUNT]
+    h[_COUNT] += 1
+    while at > 0:
+        above = (at - 1) >> 1
+        if i64p(heap + 8 * (_HEAP + _SLOT * above))[_KEY] <= when:
+            break
+        _copy(heap + 8 * (_HEAP + _SLOT * at), heap + 8 * (_HEAP + _SLOT * above), _SLOT)
+        at = above
+    slot = heap + 8 * (_HEAP + _SLOT * at)
+    _copy(slot, record, WORDS)
+    i64p(slot)[_KEY] = when
+    i64p(slot)[_SEQUENCE] = h[_ORDER]
+    h[_ORDER] += 1
+
+
+@inline
+def waiting_time(heap: Any, none: Any) -> Any:
+    """[audio] Time of the first record; ``none`` if there is none."""
+    h = i64p(heap)
+    return h[_HEAP + _KEY] if h[_COUNT] > 0 else none
+
+
+@inline
+def waiting_take(heap: Any, record: Any) -> None:
+    """[audio] Move the first record to ``record``; there must be one."""
+    h = i64p(heap)
+    _copy(record, heap + 8 * _HEAP, WORDS)
+    h[_COUNT] -= 1
+    count = h[_COUNT]
+    last = heap + 8 * (_HEAP + _SLOT * count)
+    at = 0
+    while True:
+        below = 2 * at + 1
+        if below >= count:
+            break
+        first = heap + 8 * (_HEAP + _SLOT * below)
+        if below + 1 < count and _earlier(first + 8 * _SLOT, first):
+            first += 8 * _SLOT
+            below += 1
+        if _earlier(last, first):
+            break
+        _copy(heap + 8 * (_HEAP + _SLOT * at), first, _SLOT)
+        at = below
+    if at != count:
+        _copy(heap + 8 * (_HEAP + _SLOT * at), last, _SLOT)
 
 
 _I = types.int64

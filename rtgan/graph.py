@@ -9,6 +9,7 @@ in after a while.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from rtgan.params import (
     SMOOTHING,
     TARGET,
     Param,
+    param_glide,
+    param_jump,
     param_next,
     param_set,
     param_settled,
@@ -34,14 +37,16 @@ from rtgan.plugin import Activation, NativeNode, Plugin, all_params
 from rtgan.resampling import at_rate
 
 # Words of a graph.
-G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SETTLE, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_FAULTS = range(10)
+(
+    G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SETTLE, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE,
+) = range(11)  # fmt: skip
 _G_WORDS = 16
 
 # Words of a node.
 (
     N_PROCESS, N_STATE, N_RESET, N_LATENCY, N_DRY, N_DRY_MASK, N_DRY_POSITION, N_BYPASS, N_MIX, N_PRESENT,
-    N_DRY_GAIN, N_MODE, N_HOLD, N_HOLD_LENGTH, N_HOLD_FIRST, N_SETTLE, N_FAULTS,
-) = range(17)  # fmt: skip
+    N_DRY_GAIN, N_MODE, N_HOLD, N_HOLD_LENGTH, N_HOLD_FIRST, N_SETTLE, N_FAULTS, N_THROUGH,
+) = range(18)  # fmt: skip
 _N_WORDS = 24
 _N_BYTES = 8 * _N_WORDS
 
@@ -62,14 +67,6 @@ def _silence(io: Any, stride: Any, channels: Any, n: Any) -> None:
         samples = f32p(io + 4 * c * stride)
         for i in range(n):
             samples[i] = 0.0
-
-
-@inline
-def _jump(address: Any, value: Any) -> None:
-    p = f64p(address)
-    p[CURRENT] = value
-    p[TARGET] = value
-    p[3] = 0.0
 
 
 @inline
@@ -101,8 +98,8 @@ def _run_node(
             w[N_MODE] = _HELD
             w[N_HOLD] = w[N_HOLD_LENGTH]
             w[N_HOLD_LENGTH] = smaller(2 * w[N_HOLD_LENGTH], 64 * w[N_HOLD_FIRST])
-            _jump(w[N_PRESENT], 0.0)
-            _jump(w[N_DRY_GAIN], 0.0)
+            param_jump(w[N_PRESENT], 0.0)
+            param_jump(w[N_DRY_GAIN], 0.0)
             param_set(w[N_DRY_GAIN], 1.0)
             ring_push(telemetry, FAULT, position, index, serial, 0.0, 0.0, 0.0, 0.0)
             return
@@ -117,14 +114,17 @@ def _run_node(
         param_settled(w[N_PRESENT])
         and param_settled(w[N_MIX])
         and param_settled(w[N_BYPASS])
+        and param_settled(w[N_THROUGH])
         and f64p(w[N_PRESENT])[CURRENT] == 1.0
         and f64p(w[N_MIX])[CURRENT] == 100.0
         and f64p(w[N_BYPASS])[CURRENT] == 0.0
+        and f64p(w[N_THROUGH])[CURRENT] == 0.0
     ):
         return
     latency = w[N_LATENCY]
     for i in range(n):
         wet = param_next(w[N_PRESENT]) * param_next(w[N_MIX]) * 0.01 * (1.0 - param_next(w[N_BYPASS]))
+        wet *= 1.0 - param_next(w[N_THROUGH])
         dry = (1.0 - wet) * param_next(w[N_DRY_GAIN])
         at = (start + i - latency) & mask
         if wet >= 1.0:
@@ -160,16 +160,28 @@ def graph_reset(graph: Any) -> None:
         w[N_DRY_POSITION] = 0
         w[N_MODE] = _ACTIVE
         w[N_HOLD_LENGTH] = w[N_HOLD_FIRST]
-        _jump(w[N_PRESENT], 1.0)
-        _jump(w[N_DRY_GAIN], 1.0)
+        param_jump(w[N_PRESENT], 1.0)
+        param_jump(w[N_DRY_GAIN], 1.0)
 
 
 @inline
-def graph_set(graph: Any, index: Any, value: Any) -> None:
-    """[audio] Begin a parameter's ramp to a new value."""
+def graph_set(graph: Any, index: Any, value: Any, samples: Any) -> None:
+    """[audio] Begin a parameter's ramp to a new value; over its own time, or over so many samples."""
     g = i64p(graph)
     if index >= 0 and index < g[G_PARAM_COUNT]:
-        param_set(g[G_PARAMS] + index * PARAM_BYTES, value)
+        param_glide(g[G_PARAMS] + index * PARAM_BYTES, value, samples)
+
+
+@inline
+def graph_bypass(graph: Any, on: Any, jump: Any) -> None:
+    """[audio] Bypass every node, whatever its own bypass says; by a ramp, or at once."""
+    g = i64p(graph)
+    for k in range(g[G_NODES]):
+        through = i64p(g[G_TABLE] + k * _N_BYTES)[N_THROUGH]
+        if jump:
+            param_jump(through, on)
+        else:
+            param_set(through, on)
 
 
 _serials = itertools.count(1)
@@ -202,6 +214,8 @@ class Graph:
     chain : sequence of ChainItem
     sample_rate_hz, max_block, channels : int
         What the engine runs at.
+    crossfade_ms : float, optional
+        How long the engine fades over to this graph; its own choice by default.
 
     Attributes
     ----------
@@ -214,7 +228,14 @@ class Graph:
     FADE_MS = 5.0
     HOLD_MS = 1000.0
 
-    def __init__(self, chain: Sequence[ChainItem], sample_rate_hz: int, max_block: int, channels: int) -> None:
+    def __init__(
+        self,
+        chain: Sequence[ChainItem],
+        sample_rate_hz: int,
+        max_block: int,
+        channels: int,
+        crossfade_ms: float | None = None,
+    ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
         self.serial = next(_serials)
@@ -253,8 +274,8 @@ class Graph:
             self.parts.append((item.label, node.latency_samples))
             length = 1 << (node.latency_samples + max_block).bit_length()
             dry = arena.float32(channels, length)
-            ramps = arena.float64(2 * PARAM_SLOTS).reshape(2, PARAM_SLOTS)
-            ramps[:, CURRENT] = ramps[:, TARGET] = 1.0
+            ramps = arena.float64(3 * PARAM_SLOTS).reshape(3, PARAM_SLOTS)
+            ramps[:2, CURRENT] = ramps[:2, TARGET] = 1.0
             ramps[:, SMOOTHING] = round(self.FADE_MS * sample_rate_hz / 1000)
             row_words[N_PROCESS] = node.process
             row_words[N_STATE] = node.state
@@ -266,6 +287,7 @@ class Graph:
             row_words[N_MIX] = addresses["mix"]
             row_words[N_PRESENT] = address_of(ramps[0])
             row_words[N_DRY_GAIN] = address_of(ramps[1])
+            row_words[N_THROUGH] = address_of(ramps[2])
             row_words[N_HOLD_LENGTH] = row_words[N_HOLD_FIRST] = round(self.HOLD_MS * sample_rate_hz / 1000)
             row_words[N_SETTLE] = node.settle_samples
         self.latency_samples = sum(n.latency_samples for n in self.nodes)
@@ -280,6 +302,7 @@ class Graph:
         words[G_SERIAL] = self.serial
         words[G_PARAMS] = address_of(slots)
         words[G_PARAM_COUNT] = count
+        words[G_FADE] = round((crossfade_ms or 0.0) * sample_rate_hz / 1000)
         self.address = address_of(words)
 
     def find(self, name: str) -> tuple[int, Param]:
@@ -294,6 +317,10 @@ class Graph:
         names = ", ".join(all_params(type(known[label].plugin)))
         raise UsageError(f"'{label}' has no parameter '{param}'; it has: {names}")
 
+    def slot(self, index: int) -> int:
+        """Address of a parameter as the audio thread sees it."""
+        return address_of(self._slots[index])
+
     def value(self, name: str) -> float:
         """The plain value that a parameter is at or on its way to."""
         return float(self._slots[self.find(name)[0], TARGET])
@@ -301,6 +328,16 @@ class Graph:
     def values(self) -> Mapping[str, float]:
         """Every parameter's value by ``label.param``."""
         return {name: float(self._slots[i, TARGET]) for name, i in self.index.items()}
+
+    @property
+    def readings(self) -> dict[str, float]:
+        """What the nodes let others read, by ``plugin.reading``, as of now."""
+        found = ((item.label, node.readings) for item, node in zip(self.chain, self.nodes, strict=True))
+        return {
+            f"{label}.{name}": ctypes.c_double.from_address(address).value
+            for label, readings in found
+            for name, address in readings.items()
+        }
 
     @property
     def faults(self) -> dict[str, int]:

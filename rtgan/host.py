@@ -14,23 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtgan import events, offline, presets
-from rtgan.engine import Engine, TickRate
+from rtgan.engine import HOST, HOST_PARAMS, Engine, TickRate
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.graph import Graph
 from rtgan.io import devices as io_devices
 from rtgan.io.clocked import ClockedStream
 from rtgan.io.devices import Device, Stream
-from rtgan.io.files import check_take
 from rtgan.offline import ENGINE_RATES_HZ, Step, process
+from rtgan.params import Param
 from rtgan.presets import Preset
-from rtgan.recorder import Recorder
+from rtgan.recorder import Recorder, take_path
 
 __all__ = ["Host", "Stats", "process"]
 
 _POLL_S = 0.02
 _TAPE_FRAMES = 1 << 19
 _GONE_S = 2.0
+_MOST_WARNINGS = 20
 _STUCK: list[object] = []
 
 
@@ -59,6 +60,12 @@ class Stats:
         Delay by part: the device's own (None where the device does not say) and each plugin's.
     problems : tuple of str
         What went wrong outside the audio thread, such as a full disk.
+    dropped : int
+        Events that found no room.
+    readings : dict of str to float
+        What plugins let others read, such as ``denoise.voice``, the chance that somebody speaks.
+    warnings : tuple of str
+        What was asked for and could not be done, such as a preset that is broken; the sound goes on.
     """
 
     seconds: float = 0.0
@@ -73,6 +80,9 @@ class Stats:
     limited: int = 0
     latency_ms: dict[str, float | None] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    dropped: int = 0
+    readings: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def _db(power: float) -> float:
@@ -97,11 +107,16 @@ class Host:
     settings : mapping, optional
         Values on top of the preset's, by ``plugin.param``.
     record : Path, optional
-        Record to this WAV file; see `rtgan.recorder.Recorder`.
+        Record to this WAV file, or into this folder; see `rtgan.recorder.Recorder`.
     source : ndarray, optional
         (channels, samples) to play through a built-in clocked device instead of a sound card.
     on_record : callable, optional
         Given every telemetry record, in a background thread.
+
+    Attributes
+    ----------
+    prepare : callable or None
+        Given every graph and its preset before it plays; may give the graph its routes.
 
     Examples
     --------
@@ -133,7 +148,8 @@ class Host:
         self.preset = presets.load(preset) if isinstance(preset, str) else preset
         self.block = block
         self._source = source
-        self._on_record = on_record
+        self._listeners: list[Callable[[Record], None]] = [on_record] if on_record is not None else []
+        self.prepare: offline.Prepare | None = None
         self._settings = dict(settings or {})
         self.input, self.output = self._devices(input, output)
         self.sample_rate_hz = self._rate(rate_hz)
@@ -154,22 +170,28 @@ class Host:
         )
         self._graph = self._build(self.preset, self._settings)
         self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
+        # Values by serial as of the telemetry read so far, not as of now: what the event log begins from.
+        self._logged = {self._graph.serial: dict(self._graph.values())}
+        self._logged_host = {f"host.{k}": p.default for k, p in HOST_PARAMS.items()}
         self.engine.publish(self._graph)
         self.engine.start_silent()
-        self._record = Path(record) if record else None
-        if self._record is not None:
-            check_take(self._record)
+        self._record = take_path(Path(record)) if record else None
         self._recorder: Recorder | None = None
         self._stream: Stream | ClockedStream | None = None
         self._halt = threading.Event()
         self._silent = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        # Building a graph takes long; two that load at a time would come in the wrong order.
+        self._loading = threading.Lock()
+        # Telemetry has one reader at a time, and so has the tape. Taken before the other lock.
+        self._polling = threading.RLock()
         self._meters = (-200.0, -200.0)
         self._ticks = TickRate()
         self._load = (0, 0, 0.0)
         self.stuck = False
         self._problems: list[str] = []
+        self._warnings: tuple[str, ...] = ()
         self._last_seen = (-1, 0.0)
         # Serial of every graph the audio thread has taken, and its number in the order of taking.
         self._adopted: dict[int, int] = {}
@@ -210,7 +232,10 @@ class Host:
                     raise UsageError(f"{name} has no {kind} channel {channel}; it has 1 to {most}")
 
     def _build(self, preset: Preset, settings: Mapping[str, object] | None = None) -> Graph:
-        return offline.build(preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, settings)
+        graph = {k: v for k, v in (settings or {}).items() if not k.startswith("host.")}
+        for name in set(settings or {}) - set(graph):
+            self.set(name, (settings or {})[name])
+        return offline.build(preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph)
 
     # --- life ---
 
@@ -239,8 +264,8 @@ class Host:
         try:
             if self._record is not None and engine.tape is not None:
                 self._recorder = Recorder(self._record, engine.tape, self.sample_rate_hz, engine.channels)
-                header = offline.log_header(self.preset, self.sample_rate_hz, engine.channels, self._graph.values())
-                self._recorder.log(header)
+                # What the values are before anything can change them.
+                self._begin_log(0)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
             self._thread.start()
             self._stream.start()
@@ -288,7 +313,12 @@ class Host:
     # --- control ---
 
     def set(self, name: str, value: object) -> None:
-        """Change ``plugin.param`` to a plain value; it ramps there."""
+        """Change ``plugin.param`` or ``host.param`` to a plain value; it ramps there. Any thread."""
+        if name.startswith("host."):
+            index, param = offline.find(None, name)
+            if not self.engine.set_param(None, index, param.check(value, name)):
+                raise RtganError("the audio thread does not take events at the moment; try again")
+            return
         graph = self._graph
         index, param = graph.find(name)
         plain = param.check(value, name)
@@ -301,21 +331,112 @@ class Host:
             raise RtganError("the audio thread does not take events at the moment; try again")
 
     def load(self, preset: str | Preset) -> None:
-        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile."""
+        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile. Any thread."""
         chosen = presets.load(preset) if isinstance(preset, str) else preset
+        with self._loading:
+            self._publish(chosen)
+
+    def _publish(self, chosen: Preset) -> None:
         graph = self._build(chosen)
+        if self.prepare is not None:
+            self.prepare(self.engine, graph, chosen)
         with self._lock:
             self._serials[graph.serial] = (graph, chosen)
+            self._logged[graph.serial] = dict(graph.values())
             self._graph = graph
             self.preset = chosen
-            replaced = self.engine.publish(graph)
-            self._serials.pop(replaced, None)
-            self._waiting = [w for w in self._waiting if w[0].serial != replaced]
+            self._forget(self.engine.publish(graph))
+
+    def _forget(self, serial: int) -> None:
+        """Let go of a graph that no longer plays, or never did."""
+        self._serials.pop(serial, None)
+        self._logged.pop(serial, None)
+        self._waiting = [w for w in self._waiting if w[0].serial != serial]
+
+    def panic(self) -> None:
+        """Silence, everything back to zero, sound comes back. Any thread, whatever else is wrong."""
+        self.engine.panic()
+
+    def reroute(self) -> None:
+        """Prepare the present graph anew, after its bindings have changed."""
+        with self._loading:
+            if self.prepare is not None:
+                self.prepare(self.engine, self._graph, self.preset)
+
+    def listen(self, function: Callable[[Record], None]) -> None:
+        """Give every telemetry record to a function, in a background thread; what it raises becomes a warning."""
+        self._listeners.append(function)
+
+    def warn(self, text: str) -> None:
+        """Tell the person who plays, in `Stats.warnings`. Any thread."""
+        self._warnings = (*(w for w in self._warnings if w != text), text)[-_MOST_WARNINGS:]
+
+    @property
+    def recording(self) -> Path | None:
+        """The file that is being recorded to."""
+        return self._recorder.path if self._recorder is not None else None
+
+    def record(self, target: Path | str) -> None:
+        """Begin to record while playing; one that runs ends.
+
+        Such a take is performed again from rest: its first moments may differ, as nothing that sounded before is
+        part of it. A recording from the start (``Host(record=...)``) is exact.
+        """
+        path = take_path(Path(target))
+        with self._polling:
+            self.stop_recording()
+            if self.engine.tape is not None:
+                self.engine.tape.read()
+            tape = self.engine.run_tape(_TAPE_FRAMES)
+            try:
+                recorder = Recorder(path, tape, self.sample_rate_hz, self.engine.channels)
+            except BaseException as problem:
+                self._stop_tape()
+                if isinstance(problem, OSError):
+                    raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
+                raise
+            with self._lock:
+                self._recorder = recorder
+
+    def _stop_tape(self) -> None:
+        """Let the audio thread put the tape down, and read all that it reported until then."""
+        self.engine.stop_tape()
+        deadline = time.monotonic() + 0.5
+        callbacks = self.engine.counters.callbacks
+        while self.running and self.engine.counters.callbacks < callbacks + 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self._poll()
+
+    def stop_recording(self) -> None:
+        """End the recording, if there is one."""
+        with self._polling:
+            if self._recorder is None:
+                return
+            self._stop_tape()
+            with self._lock:
+                recorder, self._recorder = self._recorder, None
+            recorder.close()
+            if recorder.problem:
+                self._problems.append(recorder.problem)
 
     @property
     def values(self) -> Mapping[str, float]:
-        """Every parameter by ``plugin.param``."""
-        return self._graph.values()
+        """Every parameter by ``plugin.param``, the host's own as ``host.param``."""
+        return {**self._graph.values(), **{f"host.{k}": v for k, v in self.engine.host_values.items()}}
+
+    @property
+    def params(self) -> Mapping[str, Param]:
+        """Every parameter's declaration by ``plugin.param``, the host's own included."""
+        graph = self._graph
+        own = {name: graph.declared[index] for name, index in graph.index.items()}
+        return {**own, **{f"host.{k}": p for k, p in HOST_PARAMS.items()}}
+
+    def name_of(self, record: Record) -> str:
+        """The parameter that an APPLIED record speaks of; empty if its graph has gone."""
+        if record.b == HOST:
+            return f"host.{list(HOST_PARAMS)[record.a]}"
+        known = self._serials.get(record.b)
+        return next((n for n, i in known[0].index.items() if i == record.a), "") if known is not None else ""
 
     @property
     def notices(self) -> list[str]:
@@ -326,6 +447,11 @@ class Host:
     def latency_samples(self) -> int:
         """Delay of the chain at the engine's rate; what the device adds is its own."""
         return self._graph.latency_samples
+
+    @property
+    def on_jack(self) -> bool:
+        """Whether the engine runs in periods of a JACK server."""
+        return self.output is not None and "JACK" in self.output.api
 
     @property
     def running(self) -> bool:
@@ -393,6 +519,9 @@ class Host:
             limited=counters.limited_samples,
             latency_ms=self.latency_ms(),
             problems=tuple(problems),
+            dropped=counters.events_dropped,
+            readings=self._graph.readings,
+            warnings=self._warnings,
         )
 
     def latency_ms(self) -> dict[str, float | None]:
@@ -411,46 +540,99 @@ class Host:
 
     def _watch(self) -> None:
         while not self._halt.wait(_POLL_S):
-            self._poll()
+            try:
+                self._poll()
+            except Exception as problem:
+                # This thread carries every control and the recording: it lives as long as the sound.
+                self.warn(f"the host's thread met {problem!r}")
 
     def _poll(self) -> None:
-        for record in self.engine.poll():
-            self._note(record)
-            if self._on_record is not None:
-                try:
-                    self._on_record(record)
-                except Exception as problem:
-                    # Someone else's code: it must not end the recording.
-                    self._problems.append(f"the telemetry callback failed and is no longer called: {problem!r}")
-                    self._on_record = None
-        if self._recorder is not None:
-            self._recorder.drain()
+        with self._polling:
+            for record in self.engine.poll():
+                with self._lock:
+                    self._note(record)
+                for listener in tuple(self._listeners):
+                    try:
+                        listener(record)
+                    except Exception as problem:
+                        # Someone else's code: it must end neither the recording nor what others are told.
+                        self.warn(str(problem) if isinstance(problem, RtganError) else f"a listener met {problem!r}")
+            with self._lock:
+                if self._recorder is not None:
+                    self._recorder.drain()
+
+    def _log(self, line: Callable[[Recorder], str]) -> None:
+        """Add to the event log, if there is one that has begun."""
+        if self._recorder is not None and self._recorder.begun:
+            self._recorder.log(line(self._recorder))
+
+    def _begin_log(self, position: int) -> None:
+        recorder = self._recorder
+        if recorder is None or recorder.begun:
+            return
+        recorder.begun = True
+        recorder.origin = position
+        recorder.graphs_before = max(0, len(self._adopted) - 1)
+        # What is published but not yet taken by the audio thread comes into the log when it is.
+        serial = next(reversed(self._adopted), self._graph.serial)
+        values = dict(self._logged[serial])
+        if position:
+            defaults = {f"host.{k}": p.default for k, p in HOST_PARAMS.items()}
+            values |= {k: v for k, v in self._logged_host.items() if v != defaults[k]}
+        preset = self._serials[serial][1]
+        recorder.log(offline.log_header(preset, self.sample_rate_hz, self.engine.channels, values))
 
     def _note(self, record: Record) -> None:
         if record.kind == events.METER:
             self._meters = (_db(record.x**2), _db(record.y**2))
         elif record.kind == events.STOPPED:
             self._silent.set()
+        elif record.kind == events.TAPING:
+            self._begin_log(record.when)
         elif record.kind == events.APPLIED:
-            known = self._serials.get(record.b)
-            if known is not None and self._recorder is not None:
-                name = next(n for n, i in known[0].index.items() if i == record.a)
-                step = Step(record.when, name, record.x, graph=self._adopted[record.b])
-                self._recorder.log(offline.log_step(step))
+            self._log_change(record)
+        elif record.kind == events.HEARD:
+            data = record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)]
+            self._log(lambda r: offline.log_midi(record.when - r.origin, data, record.b))
+        elif record.kind == events.PANICKED:
+            self._log(lambda r: offline.log_step(Step(record.when - r.origin, panic=True)))
         elif record.kind == events.SWAP_BEGUN:
-            first = not self._adopted
-            if not first and self._recorder is not None and record.b in self._serials:
-                graph, preset = self._serials[record.b]
-                self._recorder.log(offline.log_step(Step(record.when, preset=preset, values=graph.values())))
-            with self._lock:
-                for graph, index, value in self._waiting:
-                    if graph.serial == record.b:
-                        self.engine.set_param(graph, index, value)
-                self._adopted[record.b] = len(self._adopted)
-                self._waiting = [w for w in self._waiting if w[0].serial > record.b]
+            if self._adopted and record.b in self._serials:
+                preset, values = self._serials[record.b][1], dict(self._logged[record.b])
+                self._log(lambda r: offline.log_step(Step(record.when - r.origin, preset=preset, values=values)))
+            for graph, index, value in self._waiting:
+                if graph.serial == record.b:
+                    self.engine.set_param(graph, index, value)
+            self._adopted[record.b] = len(self._adopted)
+            self._waiting = [w for w in self._waiting if w[0].serial > record.b]
         elif record.kind == events.SWAP_DONE and record.a:
-            with self._lock:
-                self._serials.pop(record.a, None)
+            self._forget(record.a)
+
+    def _log_change(self, record: Record) -> None:
+        name = self.name_of(record)
+        number = self._adopted.get(record.b, 0)
+        known = self._logged_host if record.b == HOST else self._logged.get(record.b)
+        if name and known is not None:
+            known[name] = record.x
+        if name:
+            self._log(
+                lambda r: offline.log_step(
+                    Step(
+                        record.when - r.origin,
+                        name,
+                        record.x,
+                        graph=max(0, number - r.graphs_before) if record.b != HOST else 0,
+                        ramp_samples=int(record.y),
+                    )
+                )
+            )
+
+
+def length_of(status: int) -> int:
+    """Bytes of the MIDI message that begins with a status."""
+    if status >= 0xF0:
+        return {0xF1: 2, 0xF2: 3, 0xF3: 2}.get(status, 1)
+    return 2 if status & 0xE0 == 0xC0 else 3
 
 
 def names_of(record: Record) -> dict[str, Any]:
@@ -458,6 +640,7 @@ def names_of(record: Record) -> dict[str, Any]:
     kind = {
         events.APPLIED: "param", events.METER: "meter", events.FAULT: "fault", events.RECOVERED: "recovered",
         events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
+        events.HEARD: "midi", events.ACTION: "action", events.PANICKED: "panic", events.TAPING: "taping",
     }.get(record.kind, str(record.kind))  # fmt: skip
     line: dict[str, Any] = {"kind": kind, "position": record.when}
     if record.kind == events.METER:
@@ -469,6 +652,8 @@ def names_of(record: Record) -> dict[str, Any]:
         }
     elif record.kind == events.APPLIED:
         line |= {"param": record.a, "graph": record.b, "value": record.x}
+    elif record.kind == events.HEARD:
+        line |= {"bytes": record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)].hex(" "), "port": record.b}
     else:
         line |= {"node": record.a, "graph": record.b}
     return line

@@ -10,15 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 from rtgan import offline, presets, warm
+from rtgan.control import mapping, midifile
+from rtgan.control.desk import Desk
+from rtgan.control.osc import Osc, parse_where
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.host import Host, Stats, names_of
+from rtgan.presets import Preset
 
 _STATUS_S = 0.1
 _PLAIN_STATUS_S = 5.0
@@ -29,6 +33,10 @@ def run(args: argparse.Namespace) -> int:
     """Play until interrupted, or for ``--seconds``."""
     if args.seconds is not None and not args.seconds > 0:
         raise UsageError(f"--seconds must be above 0, not {args.seconds:g}")
+    if args.no_midi and (args.midi_in or args.midi_out):
+        raise UsageError("--no-midi leaves no ports for --midi-in and --midi-out")
+    if args.osc is not None:
+        parse_where(args.osc)
     preset = presets.load(args.preset or _DEFAULT_PRESET)
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
     reason = None if (args.input or args.output) else _no_device()
@@ -43,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     with _telemetry(args.telemetry) as write:
         if reason is None:
             host = Host(input=args.input, output=args.output, rate_hz=args.rate, on_record=write, **options)
-            return _play(host, args.seconds, write)
+            return _play(host, args, write)
         from rtgan import demo
 
         print(f"{reason}: playing a built-in noisy recording through {preset.name} in real time", flush=True)
         samples = demo.recording()
         host = Host(source=samples, rate_hz=demo.RATE_HZ, on_record=write, **options)
-        code = _play(host, args.seconds, write, until_source_ends=args.seconds is None)
+        code = _play(host, args, write, until_source_ends=args.seconds is None)
         demo.show(samples, host.output_so_far(), host.latency_samples)
         return code
 
@@ -69,15 +77,39 @@ def _no_device() -> str | None:
     return None
 
 
-def _play(host: Host, seconds: float | None, write: Any, until_source_ends: bool = False) -> int:
+@contextmanager
+def _controls(host: Host, args: argparse.Namespace) -> Iterator[Desk]:
+    """Everything that may move the host meanwhile."""
+    with ExitStack() as stack:
+        desk = Desk(host, args.midi_in, args.midi_out, ports=not args.no_midi, on_reload=_say_reloaded)
+        # Its messages are on their way before the first sample.
+        if args.midi_file is not None:
+            player = midifile.FilePlayer(host.engine, midifile.read(args.midi_file, host.sample_rate_hz))
+            player.start()
+            stack.callback(player.close)
+        stack.enter_context(desk)
+        if args.osc is not None:
+            osc = Osc(desk, parse_where(args.osc))
+            osc.start()
+            stack.callback(osc.close)
+            print(f"OSC: {osc.where[0]}:{osc.where[1]}", flush=True)
+        yield desk
+
+
+def _say_reloaded(preset: Preset) -> None:
+    print(f"\n{preset.path} was saved: playing it", flush=True)
+
+
+def _play(host: Host, args: argparse.Namespace, write: Any, until_source_ends: bool = False) -> int:
     halt = threading.Event()
-    with _signals(halt):
+    with _signals(halt), _controls(host, args) as desk:
         host.start()
         try:
             if host.wait_first_block():
                 warm.done()
                 _announce(host)
-            _wait(host, halt, seconds, until_source_ends, write)
+                _announce_midi(desk, args)
+            _wait(host, halt, args.seconds, until_source_ends, write)
             lost = not host.running and not halt.is_set()
         finally:
             host.stop()
@@ -115,7 +147,7 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
             stats = host.stats()
             if write is not None:
                 write(stats)
-            for trouble in stats.problems:
+            for trouble in (*stats.problems, *stats.warnings):
                 if trouble not in told:
                     told.add(trouble)
                     print(f"\nrtgan: {trouble}", file=sys.stderr, flush=True)
@@ -142,6 +174,17 @@ def _announce(host: Host) -> None:
         print(notice, flush=True)
     if sys.stdout.isatty():
         print("Ctrl-C fades out and ends.", flush=True)
+
+
+def _announce_midi(desk: Desk, args: argparse.Namespace) -> None:
+    if args.no_midi:
+        return
+    names = [n for n in dict.fromkeys(desk.ports) if n and (n != mapping.FILE_NAME or args.midi_file)]
+    if names:
+        print(f"MIDI: {', '.join(names)}", flush=True)
+    if args.midi_in or args.midi_out:
+        for backend, why in desk.failures.items():
+            print(f"MIDI: {backend} is not available: {why}", flush=True)
 
 
 def _bar(db: float) -> str:

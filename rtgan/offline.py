@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtgan import events, presets
-from rtgan.engine import Engine
+from rtgan.engine import HOST_PARAMS, Engine
 from rtgan.errors import RtganError, UsageError
+from rtgan.events import Record
+from rtgan.generators import library
 from rtgan.graph import Graph, labelled
+from rtgan.params import Param
 from rtgan.plugin import all_params
 from rtgan.presets import Preset
 
@@ -26,6 +29,9 @@ from rtgan.presets import Preset
 ENGINE_RATES_HZ = (44100, 48000, 88200, 96000)
 _FALLBACK_RATE_HZ = 48000
 _PIECE = 1 << 16
+_HOST = "host."
+#: What is done to a graph of a preset before it plays.
+Prepare = Callable[[Engine, Graph, Preset], None]
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,10 @@ class Step:
     graph : int
         For a parameter: which preset's graph it changed, 0 for the one the performance began with, 1 for the
         first that was loaded. While one fades into the other both can be changed.
+    ramp_samples : int
+        For a parameter: length of its ramp, 0 for its own.
+    panic : bool
+        Everything was silenced and reset.
     """
 
     position: int
@@ -51,6 +61,8 @@ class Step:
     preset: Preset | None = None
     values: Mapping[str, float] | None = None
     graph: int = 0
+    ramp_samples: int = 0
+    panic: bool = False
 
 
 class Renderer:
@@ -66,6 +78,8 @@ class Renderer:
         Values on top of the preset's, by ``label.param``.
     max_block : int
         The engine's own piece size; the output does not depend on it.
+    prepare : callable, optional
+        Given every graph and its preset before it plays; may give the graph its routes.
     """
 
     def __init__(
@@ -75,13 +89,17 @@ class Renderer:
         channels: int,
         settings: Mapping[str, object] | None = None,
         max_block: int = 1024,
+        prepare: Prepare | None = None,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
         self.engine = Engine(sample_rate_hz, channels, max_block=max_block)
-        self.graph = build(preset, sample_rate_hz, max_block, channels, settings)
-        self.engine.publish(self.graph)
-        self._graphs = [self.graph]
+        self._prepare = prepare
+        self._graphs: list[Graph] = []
+        self._publish(preset, {k: v for k, v in (settings or {}).items() if not k.startswith(_HOST)})
+        for name, value in (settings or {}).items():
+            if name.startswith(_HOST):
+                self.set(name, value)
         self._position = 0
 
     @property
@@ -98,9 +116,17 @@ class Renderer:
         return np.ascontiguousarray(out.T)
 
     def set(self, name: str, value: object, when: int = events.NOW) -> None:
-        """Change ``label.param``, at an absolute sample or at the next one."""
-        index, param = self.graph.find(name)
-        self.engine.set_param(self.graph, index, param.check(value, name), when)
+        """Change ``label.param`` or ``host.param``, at an absolute sample or at the next one."""
+        graph = None if name.startswith(_HOST) else self.graph
+        index, param = find(graph, name)
+        self.engine.set_param(graph, index, param.check(value, name), when)
+
+    def _publish(self, preset: Preset, settings: Mapping[str, object] | None) -> None:
+        self.graph = build(preset, self.sample_rate_hz, self.engine.max_block, self.channels, settings)
+        if self._prepare is not None:
+            self._prepare(self.engine, self.graph, preset)
+        self.engine.publish(self.graph)
+        self._graphs.append(self.graph)
 
     def perform(
         self,
@@ -108,11 +134,18 @@ class Renderer:
         steps: Sequence[Step] = (),
         progress: Callable[[int], Any] = lambda count: None,
         flush: int = 0,
+        midi: Sequence[tuple[int, bytes]] = (),
+        port: int = 0,
     ) -> NDArray[np.float32]:
-        """Process a whole recording with the events of its performance, and ``flush`` samples of silence."""
+        """Process a whole recording with the events of its performance, and ``flush`` samples of silence.
+
+        ``midi`` are messages with the samples at which they take effect, ``port`` the number of their port.
+        """
         total = samples.shape[1]
         out = np.empty((self.channels, total + flush), np.float32)
         waiting = sorted(steps, key=lambda s: s.position)
+        messages = sorted(midi, key=lambda m: m[0])
+        sent = 0
         done = 0
         while done < total + flush:
             while waiting and waiting[0].position <= self._position:
@@ -120,6 +153,13 @@ class Renderer:
             stop = min(done + _PIECE, total + flush)
             if waiting:
                 stop = min(stop, done + waiting[0].position - self._position)
+            while sent < len(messages) and messages[sent][0] < self._position + stop - done:
+                if not self.engine.midi(messages[sent][1], messages[sent][0], port):
+                    # The inbox is full: play as far as what it holds, then go on. Everything up to there may be
+                    # due at one and the same sample, which no inbox is large enough for.
+                    stop = min(stop, done + max(1, messages[sent][0] - self._position))
+                    break
+                sent += 1
             piece = samples[:, done : min(stop, total)]
             if piece.shape[1] < stop - done:
                 piece = np.pad(piece, ((0, 0), (0, stop - done - piece.shape[1])))
@@ -130,13 +170,23 @@ class Renderer:
 
     def _carry_out(self, step: Step) -> None:
         if step.preset is not None:
-            self.graph = build(step.preset, self.sample_rate_hz, self.engine.max_block, self.channels, step.values)
-            self.engine.publish(self.graph)
-            self._graphs.append(self.graph)
+            self._publish(step.preset, step.values)
+        elif step.panic:
+            self.engine.send(Record(events.PANIC, events.NOW))
         elif step.param:
-            graph = self._graphs[step.graph]
-            index, param = graph.find(step.param)
-            self.engine.set_param(graph, index, param.check(step.value, step.param))
+            graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
+            index, param = find(graph, step.param)
+            self.engine.set_param(graph, index, param.check(step.value, step.param), ramp_samples=step.ramp_samples)
+
+
+def find(graph: Graph | None, name: str) -> tuple[int, Param]:
+    """Index and declaration of ``label.param`` of a graph, or of ``host.param`` (graph None)."""
+    if graph is not None:
+        return graph.find(name)
+    key = name.removeprefix(_HOST)
+    if key not in HOST_PARAMS:
+        raise UsageError(f"the host has no parameter '{key}'; it has: {', '.join(HOST_PARAMS)}")
+    return HOST_PARAMS.index(key), HOST_PARAMS[key]
 
 
 def build(
@@ -161,7 +211,7 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels)
+    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
@@ -182,6 +232,9 @@ def process(
     keep_latency: bool = False,
     steps: Sequence[Step] = (),
     progress: Callable[[int], Any] = lambda count: None,
+    midi: Sequence[tuple[int, bytes]] = (),
+    port: int = 0,
+    prepare: Prepare | None = None,
     **params: object,
 ) -> NDArray[np.float32]:
     """Send samples through a preset, as live, faster than real time.
@@ -200,6 +253,12 @@ def process(
         Events of a performance.
     progress : callable
         Told how many input samples are done.
+    midi : sequence of (int, bytes)
+        MIDI messages with the samples at which they take effect.
+    port : int
+        Number of the port they come from.
+    prepare : callable, optional
+        Given every graph before it plays; gives it the routes that MIDI takes.
     **params
         Values on top of the preset's, with ``__`` for the dot: ``denoise__amount_db=12``.
 
@@ -226,13 +285,13 @@ def process(
         raise UsageError(f"sample_rate must be a whole number from 1000 to 768000 Hz, not {sample_rate!r}")
     rate = int(sample_rate) if sample_rate in ENGINE_RATES_HZ else _FALLBACK_RATE_HZ
     if rate != sample_rate:
-        if steps:
+        if steps or midi:
             raise UsageError(f"a performance is rendered at the rate it was recorded at, not at {sample_rate} Hz")
         planar = convert(planar, int(sample_rate), rate)
     settings = {name.replace("__", ".", 1): value for name, value in params.items()}
-    renderer = Renderer(chosen, rate, len(planar), settings)
+    renderer = Renderer(chosen, rate, len(planar), settings, prepare=prepare)
     latency = 0 if keep_latency else renderer.latency_samples
-    out = renderer.perform(planar, steps, progress, flush=latency)[:, latency:]
+    out = renderer.perform(planar, steps, progress, latency, midi, port)[:, latency:]
     if rate != sample_rate:
         out = convert(out, rate, int(sample_rate))
         length = data.shape[-1]
@@ -271,11 +330,26 @@ def log_step(step: Step) -> str:
         return json.dumps(
             {"position": step.position, "preset": presets.dump(step.preset), "values": dict(step.values or {})}
         )
-    return json.dumps({"position": step.position, "param": step.param, "value": step.value, "graph": step.graph})
+    if step.panic:
+        return json.dumps({"position": step.position, "panic": True})
+    line = {"position": step.position, "param": step.param, "value": step.value, "graph": step.graph}
+    return json.dumps(line | ({"ramp_samples": step.ramp_samples} if step.ramp_samples else {}))
 
 
-def read_log(path: Path) -> tuple[Preset, dict[str, float], list[Step], int]:
-    """Read an event log: the preset it began with, its values, what happened, and the sample rate.
+def log_midi(position: int, message: bytes, port: int) -> str:
+    """A line of an event log for those who edit it: what it did stands in lines of its own."""
+    return json.dumps({"position": position, "midi": message.hex(" "), "port": port})
+
+
+def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, float], list[Step], int]:
+    """Read an event log: the preset it began with, its values, what happened in order, and the sample rate.
+
+    Parameters
+    ----------
+    path : Path
+    allow_code : bool
+        Whether it may name files: Python plugins, which run, and models that are not shipped. A log carries the
+        hashes of its own files, so that these say nothing about where it comes from.
 
     Raises
     ------
@@ -286,25 +360,52 @@ def read_log(path: Path) -> tuple[Preset, dict[str, float], list[Step], int]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise RtganError(f"the event log {path} cannot be read: {problem}") from None
-    steps: list[Step] = []
+    found: list[tuple[Step, int]] = []
     number = 0
     try:
         head = json.loads(lines[0]) if lines else {}
         if head.get("schema") != _LOG_SCHEMA:
             raise UsageError(f"{path}:1: not an event log of rtgan (schema {_LOG_SCHEMA})")
-        preset = presets.parse(head["preset"], f"{path}:1 preset")
+        preset = _logged_preset(head["preset"], f"{path}:1", allow_code)
         for number, line in enumerate(lines[1:], 2):
             entry = json.loads(line)
-            if "preset" in entry:
-                loaded = presets.parse(entry["preset"], f"{path}:{number} preset")
-                steps.append(Step(int(entry["position"]), preset=loaded, values=entry["values"]))
+            if "midi" in entry:
+                continue
+            if "panic" in entry:
+                found.append((Step(int(entry["position"]), panic=True), number))
+            elif "preset" in entry:
+                loaded = _logged_preset(entry["preset"], f"{path}:{number}", allow_code)
+                found.append((Step(int(entry["position"]), preset=loaded, values=entry["values"]), number))
             else:
-                number_of = int(entry["graph"])
-                if not 0 <= number_of <= sum(1 for s in steps if s.preset is not None):
-                    raise ValueError(f"graph {number_of} has not been loaded")
-                steps.append(Step(int(entry["position"]), str(entry["param"]), float(entry["value"]), graph=number_of))
+                ramp = int(entry.get("ramp_samples", 0))
+                if not 0 <= ramp < 1 << 31:
+                    raise ValueError(f"a ramp of {ramp} samples is not possible")
+                name, value = str(entry["param"]), float(entry["value"])
+                step = Step(int(entry["position"]), name, value, graph=int(entry["graph"]), ramp_samples=ramp)
+                found.append((step, number))
+        found.sort(key=lambda f: f[0].position)
+        loads = 0
+        for step, line_number in found:
+            number = line_number
+            loads += step.preset is not None
+            if not 0 <= step.graph <= loads:
+                raise ValueError(f"graph {step.graph} has not been loaded by sample {step.position}")
+        steps = [step for step, _ in found]
         if not isinstance(head["values"], dict) or not all(isinstance(s.values or {}, dict) for s in steps):
             raise ValueError("values must be a table")
         return preset, dict(head["values"]), steps, int(head["sample_rate_hz"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise UsageError(f"{path}:{max(number, 1)}: malformed event log: {problem}") from None
+
+
+def _logged_preset(text: str, where: str, allow_code: bool) -> Preset:
+    """A preset of an event log; `UsageError` for one that names files of its own, unless they are allowed."""
+    preset = presets.parse(text, f"{where} preset", code="never")
+    files = [e.plugin for e in preset.chain if presets.is_code(e)]
+    files += [v for e in preset.chain for v in e.options.values() if v.endswith(library.MODEL_SUFFIX)]
+    if files and not allow_code:
+        raise UsageError(
+            f"{where}: the performance names {', '.join(files)}; a plugin file is code and a model file is not one of "
+            "ours: if you trust them, say --allow-code"
+        )
+    return presets.parse(text, f"{where} preset") if files else preset

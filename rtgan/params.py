@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from rtgan.errors import UsageError
 from rtgan.kernels.native import f64p, inline
 
@@ -152,6 +154,27 @@ def param_set(address: Any, value: Any) -> None:
     else:
         p[STEP] = (value - p[CURRENT]) / p[SMOOTHING]
         p[REMAINING] = p[SMOOTHING]
+
+
+@inline
+def param_glide(address: Any, value: Any, samples: Any) -> None:
+    """[audio] Begin a ramp of so many samples to a new value; 0 for the parameter's own length."""
+    if samples < 1:
+        param_set(address, value)
+    else:
+        p = f64p(address)
+        p[TARGET] = value
+        p[STEP] = (value - p[CURRENT]) / samples
+        p[REMAINING] = np.float64(samples)
+
+
+@inline
+def param_jump(address: Any, value: Any) -> None:
+    """[audio] Be at a value at once."""
+    p = f64p(address)
+    p[CURRENT] = value
+    p[TARGET] = value
+    p[REMAINING] = 0.0
 
 
 @inline

@@ -43,6 +43,8 @@ class NativeNode:
         How long sound may go on after the input has ended, beyond the latency.
     settle_samples : int
         How long a cold node needs, beyond its latency, before it sounds like a warm one.
+    readings : mapping of str to int
+        What the node lets others read while it runs: address of one float64 each, by name.
     keep : tuple
         Objects that own memory the node uses.
     """
@@ -53,6 +55,7 @@ class NativeNode:
     latency_samples: int = 0
     tail_samples: int = 0
     settle_samples: int = 0
+    readings: Mapping[str, int] = field(default_factory=dict)
     keep: tuple[Any, ...] = ()
 
 

@@ -2,41 +2,67 @@
 
 A preset looks like this::
 
-    schema: 1
+    schema: 2
     name: Podcast
     description: A clean voice.
+    program: 0
     chain:
-      - plugin: highpass
-        params: {cutoff_hz: 80}
-      - plugin: denoise
-        model: denoise-podcast
-        params: {amount_db: 30}
+    - plugin: highpass
+      params: {cutoff_hz: 80}
+    - plugin: denoise
+      model: voice
+      params: {amount_db: 30}
+    midi:
+    - {control: cc 74, target: denoise.amount_db, mode: pickup, range: [0, 40]}
+    snapshots:
+    - name: Quiet audience
+      values: {denoise.amount_db: 12}
 
-Reading is all or nothing. What is not known or not allowed ends in one sentence with file, line and key.
+Reading is all or nothing. What is not known or not allowed ends in one sentence with file, line and key. Files of
+schema 1, which had neither programs, MIDI, snapshots nor hashes, are read as they are and written as schema 2.
+
+A plugin that is a ``.py`` file is code. It runs only for a preset that is given by its path, or that holds the
+file's SHA-256 (``plugin_sha256``, which saving writes); it never runs for a list, a check or a comparison. A model
+file (``.ts``) may carry ``model_sha256``. A file that is not the one that the preset was made with is refused.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from rtgan import preset_text
+from rtgan.bindings import HOST_TARGETS, Binding, fields_of, read_bindings
 from rtgan.errors import RtganError, UsageError
+from rtgan.generators import library
+from rtgan.generators.files import sha256_of
 from rtgan.graph import ChainItem
-from rtgan.plugin import Plugin, all_params, plugin_class
+from rtgan.params import Param, ParamSet
+from rtgan.plugin import HOST_PARAMS, Plugin, all_params, plugin_class
+from rtgan.preset_text import Lines, Reader, plain
 
-SCHEMA = 1
+SCHEMA = 2
 FACTORY = Path(__file__).resolve().parent / "factory"
-_LARGEST_FILE = 1 << 20
-_DEEPEST = 8
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+MOST_PLUGINS = 64
+MOST_SNAPSHOTS = int(HOST_TARGETS["host.snapshot"].maximum)
+CROSSFADE_MS = (5.0, 10000.0)
+LAST_PROGRAM, LAST_BANK = 127, 16383
+LABEL = re.compile(r"[A-Za-z0-9]+([_-]?[A-Za-z0-9]+)*[_-]?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_KEYS = {
+    1: ("schema", "name", "description", "author", "tags", "chain"),
+    2: ("schema", "name", "description", "author", "licence", "tags", "notes", "program", "bank", "crossfade_ms",
+        "chain", "midi", "snapshots", "morph"),
+}  # fmt: skip
+
+#: Whether a preset's ``.py`` plugins may run: yes; if the preset holds their hash; no.
+Code = Literal["run", "pinned", "never"]
 
 
 @dataclass(frozen=True)
@@ -53,37 +79,127 @@ class Entry:
         What else the plugin takes, such as the denoiser's ``model``.
     label : str
         Name in the chain; empty for the plugin's id.
+    hashes : dict of str to str
+        SHA-256 of the files it was made with: ``plugin`` for a Python file, else by option.
     """
 
     plugin: str
     params: dict[str, float] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     label: str = ""
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Values of a preset under a name; what it does not mention is as in the preset.
+
+    Parameters
+    ----------
+    name : str
+    values : dict of str to float
+        Plain values by ``label.param``.
+    """
+
+    name: str
+    values: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named chain with its values."""
+    """A named chain with its values and controls.
+
+    Parameters
+    ----------
+    name : str
+    chain : tuple of Entry
+    description, author, licence, notes : str
+        ``notes`` may have several lines.
+    tags : tuple of str
+    program : int or None
+        MIDI program that calls it, 0 to 127, in ``bank``, 0 to 16383.
+    crossfade_ms : float or None
+        How long the sound fades over to it; None for the engine's choice.
+    midi : tuple of Binding
+    snapshots : tuple of Snapshot
+    morph : str
+        Name or path of the preset at the other end of the fader ``host.morph``; empty for none.
+    path : Path or None
+        The file it came from.
+    trusted : bool
+        Whether it was given by its path, so that code it names may run without a hash.
+    """
 
     name: str
     chain: tuple[Entry, ...] = ()
     description: str = ""
     author: str = ""
     tags: tuple[str, ...] = ()
+    licence: str = ""
+    notes: str = ""
+    program: int | None = None
+    bank: int = 0
+    crossfade_ms: float | None = None
+    midi: tuple[Binding, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
+    morph: str = ""
     path: Path | None = field(default=None, compare=False)
+    trusted: bool = field(default=False, compare=False)
 
     def items(self) -> list[ChainItem]:
-        """Fresh plugin instances for a `rtgan.graph.Graph` [main]."""
-        return [ChainItem(plugin_class(e.plugin)(**e.options), dict(e.params), e.label) for e in self.chain]
+        """Fresh plugin instances for a `rtgan.graph.Graph` [main]; runs the code of ``.py`` plugins.
+
+        Raises
+        ------
+        UsageError
+            If a ``.py`` plugin is no longer the file that the preset was read with.
+        """
+        items = []
+        for entry in self.chain:
+            plugin = _class_of(entry.plugin, "run", expected=entry.hashes.get("plugin"))(**entry.options)
+            if is_code(entry):
+                notice = f"plugin {entry.plugin}, sha256 {_hash_of(entry.plugin)}"
+                plugin.notice = f"{notice}; {plugin.notice}" if plugin.notice else notice
+            items.append(ChainItem(plugin, dict(entry.params), entry.label))
+        return items
+
+    def declared(self) -> dict[str, Param]:
+        """Every parameter by ``label.param``; those of code that has not run are missing but the host's own."""
+        return {
+            f"{label}.{param.id}": param
+            for label, entry in zip(labels(self.chain), self.chain, strict=True)
+            for param in declared(entry).values()
+        }
+
+    def values(self) -> dict[str, float]:
+        """The value of every parameter by ``label.param``."""
+        given = {
+            f"{label}.{key}": value
+            for label, entry in zip(labels(self.chain), self.chain, strict=True)
+            for key, value in entry.params.items()
+        }
+        return {name: param.default for name, param in self.declared().items()} | given
+
+    def with_values(self, values: Mapping[str, float]) -> Preset:
+        """The same preset with other values, by ``label.param``; `UsageError` for what it has not."""
+        known = self.declared()
+        for name, value in values.items():
+            if name not in known:
+                raise UsageError(f"{self.name} has no parameter '{name}'; it has: {', '.join(known) or 'none'}")
+            known[name].check(value, name)
+        chain = []
+        for label, entry in zip(labels(self.chain), self.chain, strict=True):
+            mine = {key.removeprefix(f"{label}."): float(v) for key, v in values.items() if key.startswith(f"{label}.")}
+            chain.append(replace(entry, params={**entry.params, **mine}))
+        return replace(self, chain=tuple(chain))
+
+
+# --- where they are ---------------------------------------------------------------------------------------
 
 
 def user_folder() -> Path:
     """Where a user's own presets live; they come before factory presets of the same name."""
-    import platformdirs
-
-    override = os.environ.get("RTGAN_CONFIG_DIR")
-    root = Path(override) if override else Path(platformdirs.user_config_dir("rtgan", appauthor=False))
-    return root / "presets"
+    return preset_text.config_folder() / "presets"
 
 
 def folders() -> list[Path]:
@@ -93,12 +209,19 @@ def folders() -> list[Path]:
 
 def names() -> list[str]:
     """Every preset that can be named."""
-    return sorted({p.stem for folder in folders() if folder.is_dir() for p in folder.glob("*.yaml")})
+    return sorted(
+        {p.stem for folder in folders() if folder.is_dir() for p in folder.glob("*.yaml") if p.name[0] != "."}
+    )
+
+
+def by_path(name: str) -> bool:
+    """Whether a preset is asked for by its path and not by its name."""
+    return name.endswith((".yaml", ".yml")) or os.sep in name or "/" in name
 
 
 def find(name: str) -> Path:
     """The file of a preset, by name or path; `UsageError` if there is none."""
-    if name.endswith((".yaml", ".yml")) or os.sep in name or "/" in name:
+    if by_path(name):
         path = Path(name).expanduser()
         if path.is_dir():
             raise UsageError(f"the preset {path} is a folder, not a file")
@@ -112,8 +235,14 @@ def find(name: str) -> Path:
     raise UsageError(f"there is no preset '{name}'; known are: {', '.join(names())}")
 
 
-def load(name: str) -> Preset:
+def load(name: str, code: Code | None = None) -> Preset:
     """Read a preset by name or path.
+
+    Parameters
+    ----------
+    name : str
+    code : {"run", "pinned", "never"}, optional
+        Whether ``.py`` plugins may run. Default: ``run`` by path, ``pinned`` by name.
 
     Raises
     ------
@@ -121,208 +250,378 @@ def load(name: str) -> Preset:
         No such preset, or what it says is not allowed; with file, line and key.
     """
     path = find(name)
+    code = code or ("run" if by_path(name) else "pinned")
+    return replace(parse(preset_text.read_text(path), str(path), path, code), trusted=code == "run")
+
+
+# --- plugins of a chain -----------------------------------------------------------------------------------
+
+
+class _NotRun(Exception):
+    """The plugin is code that may not run, so that nothing is known of it."""
+
+
+_ran: dict[tuple[str, str], type[Plugin]] = {}
+
+
+def is_code(entry: Entry) -> bool:
+    """Whether the plugin is a Python file, not an installed one."""
+    return entry.plugin.endswith(".py")
+
+
+def _hash_of(file: str) -> str:
+    return sha256_of(Path(file).expanduser())
+
+
+def _class_of(plugin: str, code: Code, pinned: bool = False, expected: str | None = None) -> type[Plugin]:
+    """The class of a plugin; a Python file runs once for each of its contents. `_NotRun` if it may not run.
+
+    A Python file whose SHA-256 is not the ``expected`` one is refused.
+    """
+    if not plugin.endswith(".py"):
+        return plugin_class(plugin)
+    if not Path(plugin).expanduser().is_file():
+        raise UsageError(f"there is no plugin file {plugin}")
+    key = (plugin, _hash_of(plugin))
+    if expected not in (None, key[1]):
+        raise UsageError(f"{plugin} has changed since the preset was read; load the preset again to play it")
+    if key not in _ran:
+        if code == "never" or (code == "pinned" and not pinned):
+            raise _NotRun(plugin)
+        _ran[key] = plugin_class(plugin)
+    return _ran[key]
+
+
+def declared(entry: Entry) -> ParamSet:
+    """The parameters of a chain's entry; of code that has not run, the host's own."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise UsageError(f"{path}: larger than 1 MiB, which no preset is")
-        text = path.read_bytes().decode("utf-8")
-    except OSError as problem:
-        raise RtganError(f"{path} cannot be read: {problem.strerror}") from problem
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not a text file in UTF-8") from None
-    return parse(text, str(path), path)
+        return all_params(_class_of(entry.plugin, "never"))
+    except _NotRun:
+        return ParamSet(HOST_PARAMS)
 
 
-def parse(text: str, where: str = "preset", path: Path | None = None) -> Preset:
-    """Read a preset from text; ``where`` names it in errors."""
-    reader = _Reader(where)
+def has_run(entry: Entry) -> bool:
+    """Whether what the plugin declares is known: always but for code that has not run."""
+    try:
+        _class_of(entry.plugin, "never")
+    except _NotRun:
+        return False
+    return True
+
+
+def labels(chain: Sequence[Entry]) -> list[str]:
+    """The name of every plugin in a chain, as `rtgan.graph.labelled` gives them."""
+    taken: list[str] = []
+    for entry in chain:
+        try:
+            wanted = entry.label or _class_of(entry.plugin, "never").id
+        except _NotRun:
+            wanted = Path(entry.plugin).stem
+        label, number = wanted, 2
+        while label in taken:
+            label = f"{wanted}-{number}"
+            number += 1
+        taken.append(label)
+    return taken
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+class _Anything(Mapping[str, Param]):
+    """Targets where code has not run: whatever looks like one."""
+
+    def __init__(self, known: Mapping[str, Param]) -> None:
+        self._known = known
+
+    def __getitem__(self, key: str) -> Param:
+        if key in self._known:
+            return self._known[key]
+        if key.startswith("host.") or "." not in key:
+            raise KeyError(key)
+        return Param(key, key, -1e300, 1e300, 0)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+def parse(text: str, where: str = "preset", path: Path | None = None, code: Code = "pinned") -> Preset:
+    """Read a preset from text; ``where`` names it in errors, ``path`` is what its files are relative to."""
+    reader = Reader(where)
     root = reader.compose(text)
-    top = reader.mapping(root, "the preset", required=("schema", "name", "chain"),
-                         allowed=("schema", "name", "description", "author", "tags", "chain"))  # fmt: skip
-    schema = reader.scalar(top["schema"])
-    if schema != SCHEMA or isinstance(schema, bool):
-        raise reader.error(top["schema"], f"schema is {schema!r}; this version of rtgan reads schema {SCHEMA}")
-    entries = tuple(_entry(reader, node, path) for node in reader.sequence(top["chain"], "chain"))
+    loose = reader.mapping(root, "the preset", required=("schema",), allowed=None)
+    schema = reader.scalar(loose["schema"])
+    if isinstance(schema, bool) or not isinstance(schema, int) or schema not in _KEYS:
+        raise reader.error(loose["schema"], f"schema is {schema!r}; this version of rtgan reads schema 1 and {SCHEMA}")
+    top = reader.mapping(root, "the preset", required=("schema", "name", "chain"), allowed=_KEYS[schema])
+    nodes = reader.sequence(top["chain"], "chain", MOST_PLUGINS)
+    chain = tuple(_entry(reader, node, path, code, schema) for node in nodes)
+    given = [e.label for e in chain if e.label]
+    if len(set(given)) != len(given):
+        raise reader.error(top["chain"], "two plugins of the chain carry the same label")
+    for node, label in zip(nodes, labels(chain), strict=True):
+        if label == "host":
+            raise reader.error(node, "no plugin can be called 'host', the host's own name; give it another label")
+    if "bank" in top and "program" not in top:
+        raise reader.error(top["bank"], "bank needs a program beside it")
+
+    def text_of(key: str) -> str:
+        return reader.text(top[key], key, lines=key == "notes") if key in top else ""
+
     preset = Preset(
-        name=reader.text(top["name"], "name"),
-        chain=entries,
-        description=reader.text(top["description"], "description") if "description" in top else "",
-        author=reader.text(top["author"], "author") if "author" in top else "",
+        name=text_of("name"),
+        chain=chain,
+        description=text_of("description"),
+        author=text_of("author"),
+        licence=text_of("licence"),
+        notes=text_of("notes"),
         tags=tuple(reader.text(t, "a tag") for t in reader.sequence(top["tags"], "tags")) if "tags" in top else (),
+        program=reader.whole(top["program"], "program", 0, LAST_PROGRAM) if "program" in top else None,
+        bank=reader.whole(top["bank"], "bank", 0, LAST_BANK) if "bank" in top else 0,
+        crossfade_ms=reader.number(top["crossfade_ms"], "crossfade_ms", *CROSSFADE_MS)
+        if "crossfade_ms" in top
+        else None,
         path=path,
     )
-    for node, entry in zip(reader.sequence(top["chain"], "chain"), entries, strict=True):
-        if entry.label and (not _LABEL.fullmatch(entry.label) or "__" in entry.label):
-            raise reader.error(node, f"the label '{entry.label}' may hold letters, digits, - and single _ only")
-    labels = [e.label for e in entries if e.label]
-    if len(set(labels)) != len(labels):
-        raise reader.error(top["chain"], "two plugins of the chain carry the same label")
-    return preset
+    known: Mapping[str, Param] = preset.declared()
+    if not all(has_run(e) for e in chain):
+        known = _Anything(known)
+    whole = replace(
+        preset,
+        midi=read_bindings(reader, top["midi"], _targets(known)) if "midi" in top else (),
+        snapshots=_snapshots(reader, top["snapshots"], known) if "snapshots" in top else (),
+        morph=_partner(reader, top["morph"], path) if "morph" in top else "",
+    )
+    moved = {target for binding in whole.midi for target in binding.targets}
+    for target, key, there in (("host.morph", "morph", whole.morph), ("host.snapshot", "snapshots", whole.snapshots)):
+        if target in moved and not there:
+            raise reader.error(top["midi"], f"a control moves {target}, but the preset has no {key}")
+    most = len(whole.snapshots)
+    for binding in whole.midi:
+        if "host.snapshot" in binding.targets and most > 1 and (binding.high is None or binding.high > most):
+            raise reader.error(
+                top["midi"],
+                f"{binding.control} moves host.snapshot past the last of {most} snapshots; write range: [1, {most}]",
+            )
+    return whole
 
 
-def _entry(reader: _Reader, node: yaml.Node, path: Path | None) -> Entry:
-    allowed: set[str] = {"plugin", "params", "label"}
+def _partner(reader: Reader, node: yaml.Node, path: Path | None) -> str:
+    """The preset to morph to; that it exists can be said only where the text lies in a file."""
+    name = reader.text(node, "morph")
+    if path is None:
+        return name
+    if by_path(name):
+        name = _beside(name, path)
+    try:
+        find(name)
+    except UsageError as problem:
+        raise reader.error(node, str(problem)) from None
+    return name
+
+
+def _targets(known: Mapping[str, Param]) -> Mapping[str, Param]:
+    every = {**known, **HOST_TARGETS}
+    return _Anything(every) if isinstance(known, _Anything) else every
+
+
+def _entry(reader: Reader, node: yaml.Node, path: Path | None, code: Code, schema: int) -> Entry:
     loose = reader.mapping(node, "a plugin of the chain", required=("plugin",), allowed=None)
     name = reader.text(loose["plugin"], "plugin")
-    if name.endswith(".py") and path is not None and not Path(name).expanduser().is_absolute():
-        name = str((path.parent / name).resolve())
+    hashes: dict[str, str] = {}
+    if name.endswith(".py"):
+        name = _beside(name, path)
+    cls: type[Plugin] | None = None
     try:
-        cls: type[Plugin] = plugin_class(name)
+        if name.endswith(".py") and Path(name).is_file():
+            hashes["plugin"] = _checked(reader, loose.get("plugin_sha256"), name)
+        cls = _class_of(name, code, "plugin_sha256" in loose)
+    except _NotRun:
+        if code == "pinned":
+            raise reader.error(
+                loose["plugin"],
+                f"{name} is code, and runs only for a preset that is given by its path or says "
+                f"plugin_sha256: {hashes['plugin']}",
+            ) from None
     except RtganError as problem:
+        if str(problem).startswith(reader.where):
+            raise
         raise type(problem)(f"{reader.at(loose['plugin'])}: {problem}") from None
-    allowed |= cls.options
+    allowed = {"plugin", "params", "label"}
+    if cls is None:
+        allowed |= {key for key in loose if schema > 1 or not key.endswith("_sha256")}
+        options = sorted(set(loose) - {"plugin", "params", "label"} - {k for k in loose if k.endswith("_sha256")})
+    else:
+        options = sorted(cls.options)
+        allowed |= cls.options
+        if schema > 1:
+            allowed |= {f"{option}_sha256" for option in cls.options} | ({"plugin_sha256"} if hashes else set())
     fields = reader.mapping(node, f"the entry of {name}", required=("plugin",), allowed=tuple(sorted(allowed)))
-    declared = all_params(cls)
-    params: dict[str, float] = {}
-    if "params" in fields:
-        given = reader.mapping(fields["params"], f"params of {name}", required=(), allowed=tuple(declared))
-        for key, value in given.items():
-            params[key] = declared[key].check(reader.scalar(value), f"{reader.at(value)}: {name}.{key}")
-    return Entry(
-        plugin=name,
-        params=params,
-        options={k: _beside(reader.text(v, k), path) for k, v in fields.items() if k in cls.options},
-        label=reader.text(fields["label"], "label") if "label" in fields else "",
-    )
+    values = {key: _option(reader, fields, key, path, cls, hashes) for key in options if key in fields}
+    for key in fields:
+        if key.endswith("_sha256") and key.removesuffix("_sha256") not in hashes:
+            raise reader.error(fields[key], f"{key} stands where there is no file that it could be of")
+    label = reader.text(fields["label"], "label") if "label" in fields else ""
+    if label and not LABEL.fullmatch(label):
+        raise reader.error(fields["label"], f"the label '{label}' may hold letters, digits, - and single _ only")
+    return Entry(name, _params(reader, fields.get("params"), name, cls), values, label, hashes)
 
 
-def _beside(value: str, path: Path | None) -> str:
-    """A model file named relative to the preset that uses it; everything else as it is."""
-    if path is not None and value.endswith(".ts") and (path.parent / value).is_file():
-        return str((path.parent / value).resolve())
+def _params(reader: Reader, node: yaml.Node | None, name: str, cls: type[Plugin] | None) -> dict[str, float]:
+    if node is None:
+        return {}
+    known = all_params(cls) if cls is not None else ParamSet(HOST_PARAMS)
+    allowed = tuple(known) if cls is not None else None
+    given = reader.mapping(node, f"params of {name}", required=(), allowed=allowed)
+    params = {}
+    for key, value in given.items():
+        # Of code that has not run only this much is known: its values are numbers.
+        param = known[key] if key in known else Param(key, key, -1e300, 1e300, 0)
+        switch = key not in known and isinstance(reader.scalar(value), bool)
+        params[key] = float(reader.scalar(value)) if switch else reader.value(value, param, f"{name}.{key}")
+    return params
+
+
+def _option(
+    reader: Reader, fields: Mapping[str, yaml.Node], key: str, path: Path | None, cls: type[Plugin] | None,
+    hashes: dict[str, str],
+) -> str:  # fmt: skip
+    """An option's value; a file gets its whole path, and its hash is checked and noted."""
+    value = reader.text(fields[key], key)
+    node = fields.get(f"{key}_sha256")
+    if value.endswith(library.MODEL_SUFFIX):
+        file = _beside(value, path)
+        if not Path(file).is_file():
+            raise reader.error(fields[key], f"there is no model file {value}")
+        hashes[key] = _checked(reader, node, file)
+        return file
+    if key == "model" and cls is not None and cls.__module__.startswith("rtgan."):
+        shipped = library.find(value) if value in library.names() else None
+        if shipped is None:
+            known = ", ".join(library.names())
+            raise reader.error(
+                fields[key], f"there is no model '{value[:60]}'; allowed are a .ts file and the shipped {known}"
+            )
+        if node is not None:
+            hashes[key] = _checked(reader, node, str(shipped))
     return value
 
 
-class _Reader:
-    """YAML nodes with their places; nothing of the file is ever turned into an object but plain scalars."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def at(self, node: yaml.Node) -> str:
-        return f"{self.where}:{node.start_mark.line + 1}"
-
-    def error(self, node: yaml.Node, message: str) -> UsageError:
-        return UsageError(f"{self.at(node)}: {message}")
-
-    def compose(self, text: str) -> yaml.Node:
-        try:
-            self._refuse_tricks(text)
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as problem:
-            mark = problem.problem_mark or problem.context_mark
-            line = f":{mark.line + 1}" if mark else ""
-            what = problem.problem or "not YAML"
-            raise UsageError(f"{self.where}{line}: malformed YAML: {what}") from None
-        except (yaml.YAMLError, ValueError) as problem:
-            raise UsageError(f"{self.where}: malformed YAML: {str(problem).splitlines()[0]}") from None
-        if root is None:
-            raise UsageError(f"{self.where}: the file is empty; a preset has the keys schema, name and chain")
-        return root
-
-    def _refuse_tricks(self, text: str) -> None:
-        # Anchors can make a small file huge, deep nesting exhausts the stack, tags name foreign types.
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            place = f"{self.where}:{event.start_mark.line + 1}" if event.start_mark else self.where
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise UsageError(f"{place}: anchors and aliases are not allowed in a preset")
-            if tag := getattr(event, "tag", None):
-                raise UsageError(f"{place}: the tag {tag} is not allowed in a preset")
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth > _DEEPEST:
-                    raise UsageError(f"{place}: nested deeper than any preset is")
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-
-    def mapping(
-        self, node: yaml.Node, what: str, required: Sequence[str], allowed: Sequence[str] | None
-    ) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self.error(node, f"{what} must be a mapping (key: value)")
-        found: dict[str, yaml.Node] = {}
-        for key_node, value in node.value:
-            key = str(key_node.value)
-            if allowed is not None and (not isinstance(key_node, yaml.ScalarNode) or key not in allowed):
-                raise self.error(key_node, f"{what} has no key '{key}'; allowed: {', '.join(allowed)}")
-            if key in found:
-                raise self.error(key_node, f"the key '{key}' stands twice in {what}")
-            found[key] = value
-        for key in required:
-            if key not in found:
-                raise self.error(node, f"{what} lacks the key '{key}'")
-        return found
-
-    def sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.error(node, f"{what} must be a list")
-        return list(node.value)
-
-    def scalar(self, node: yaml.Node) -> Any:
-        if not isinstance(node, yaml.ScalarNode):
-            raise self.error(node, "a single value is expected here")
-        try:
-            value = yaml.safe_load(yaml.serialize(node))
-        except (yaml.YAMLError, ValueError):
-            raise self.error(node, f"'{node.value}' is not a value") from None
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self.error(node, f"'{node.value}' is not a finite number")
-        return value
-
-    def text(self, node: yaml.Node, what: str) -> str:
-        value = self.scalar(node)
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(node, f"{what} must be a text")
-        return value
+def _checked(reader: Reader, node: yaml.Node | None, file: str) -> str:
+    """The SHA-256 of a file, compared with what the preset says of it."""
+    found = _hash_of(file)
+    if node is not None:
+        # As it stands there: digits alone would be read as a number.
+        wanted = str(node.value)
+        if not isinstance(node, yaml.ScalarNode) or not _SHA256.fullmatch(wanted):
+            raise reader.error(node, "a SHA-256 has 64 digits from 0 to f, in small letters")
+        if wanted != found:
+            raise reader.error(
+                node,
+                f"{file} is not the file that this preset was made with: its SHA-256 is {found}, not {wanted}",
+            )
+    return found
 
 
-def dump(preset: Preset) -> str:
-    """The text of a preset; the same preset always gives the same bytes."""
-    chain = []
-    for entry in preset.chain:
-        fields: dict[str, Any] = {"plugin": entry.plugin}
-        if entry.label:
-            fields["label"] = entry.label
-        fields |= dict(sorted(entry.options.items()))
-        declared = all_params(plugin_class(entry.plugin))
-        params: dict[str, Any] = {}
-        for name, param in declared.items():
-            if name in entry.params:
-                value = entry.params[name]
-                params[name] = bool(value) if param.scale == "switch" else _plain(value)
-        if params:
-            fields["params"] = params
-        chain.append(fields)
+def _beside(value: str, path: Path | None) -> str:
+    """The whole path of a file that a preset names: relative to the preset, or else to the present folder."""
+    given = Path(value).expanduser()
+    if path is not None and (path.parent / given).is_file():
+        given = path.parent / given
+    return str(given.resolve())
+
+
+def _snapshots(reader: Reader, node: yaml.Node, known: Mapping[str, Param]) -> tuple[Snapshot, ...]:
+    found: list[Snapshot] = []
+    for item in reader.sequence(node, "snapshots", MOST_SNAPSHOTS):
+        fields = reader.mapping(item, "a snapshot", ("name", "values"), ("name", "values"))
+        name = reader.text(fields["name"], "name")
+        if any(s.name == name for s in found):
+            raise reader.error(fields["name"], f"two snapshots are called '{name}'")
+        values = {}
+        for key, value in reader.mapping(fields["values"], f"the snapshot {name}", (), None).items():
+            if key not in known:
+                names = ", ".join(known) or "none"
+                raise reader.error(value, f"the chain has no parameter '{key[:60]}'; it has: {names}")
+            values[key] = reader.value(value, known[key], key)
+        found.append(Snapshot(name, values))
+    return tuple(found)
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def dump(preset: Preset, folder: Path | None = None) -> str:
+    """The text of a preset; the same preset always gives the same bytes.
+
+    Files within ``folder``, where the text will lie, are named relative to it.
+    """
     top: dict[str, Any] = {"schema": SCHEMA, "name": preset.name}
-    if preset.description:
-        top["description"] = preset.description
-    if preset.author:
-        top["author"] = preset.author
+    for key in ("description", "author", "licence"):
+        if getattr(preset, key):
+            top[key] = getattr(preset, key)
     if preset.tags:
         top["tags"] = list(preset.tags)
-    top["chain"] = chain
-    return yaml.safe_dump(top, sort_keys=False, allow_unicode=True, width=100)
+    if preset.notes:
+        top["notes"] = preset.notes
+    if preset.program is not None:
+        top["program"] = preset.program
+        if preset.bank:
+            top["bank"] = preset.bank
+    if preset.crossfade_ms is not None:
+        top["crossfade_ms"] = plain(preset.crossfade_ms)
+    top["chain"] = [_entry_fields(entry, folder) for entry in preset.chain]
+    if preset.midi:
+        top["midi"] = [fields_of(b) for b in preset.midi]
+    if preset.snapshots:
+        known = preset.declared()
+        top["snapshots"] = [Lines(name=s.name, values=_plain_values(s.values, known)) for s in preset.snapshots]
+    if preset.morph:
+        top["morph"] = _within(preset.morph, folder)
+    return preset_text.dump(top)
 
 
-def _plain(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else float(value)
+def _entry_fields(entry: Entry, folder: Path | None) -> Lines:
+    fields = Lines(plugin=_within(entry.plugin, folder) if is_code(entry) else entry.plugin)
+    if "plugin" in entry.hashes:
+        fields["plugin_sha256"] = entry.hashes["plugin"]
+    if entry.label:
+        fields["label"] = entry.label
+    for key, value in sorted(entry.options.items()):
+        fields[key] = _within(value, folder) if key in entry.hashes else value
+        if key in entry.hashes:
+            fields[f"{key}_sha256"] = entry.hashes[key]
+    params = _plain_values(entry.params, declared(entry))
+    if params:
+        fields["params"] = params
+    return fields
+
+
+def _plain_values(values: Mapping[str, float], known: Mapping[str, Param]) -> dict[str, Any]:
+    """Values in the order of their declaration; switches as such."""
+    order = [*(name for name in known if name in values), *sorted(set(values) - set(known))]
+    switches = {name for name in order if name in known and known[name].scale == "switch"}
+    return {n: bool(values[n]) if n in switches and values[n] in (0, 1) else plain(values[n]) for n in order}
+
+
+def _within(file: str, folder: Path | None) -> str:
+    path = Path(file)
+    if folder is not None and path.is_absolute() and path.is_relative_to(folder.resolve()):
+        return path.relative_to(folder.resolve()).as_posix()
+    return file
 
 
 def save(preset: Preset, path: Path) -> None:
-    """Write a preset so that a crash leaves either the old file or the new one."""
-    text = dump(preset)
-    parse(text, str(path), path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as problem:
-        raise RtganError(f"the preset {path} cannot be written: {problem.strerror}") from problem
+    """Write a preset so that a crash leaves either the old file or the new one.
+
+    Raises
+    ------
+    UsageError
+        If the preset would not be read back; nothing is written.
+    """
+    text = dump(preset, path.parent)
+    parse(text, str(path), path, "never")
+    preset_text.write_text(path, text, "the preset")

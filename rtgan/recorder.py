@@ -4,8 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rtgan.io.files import Take, keep_older
+from rtgan.errors import RtganError
+from rtgan.io.files import Take, check_take, keep_older
 from rtgan.kernels.rings import Ring
+
+TAKE = "take.wav"
+
+
+def take_path(target: Path) -> Path:
+    """The WAV file of a recording: ``target`` itself, or in the folder that it names.
+
+    Raises
+    ------
+    RtganError
+        If it cannot be written there.
+    """
+    if target.suffix.lower() != ".wav" and (target.is_dir() or not target.suffix):
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise RtganError(f"the folder {target} cannot be made: {problem.strerror}") from None
+        target = target / TAKE
+    check_take(target)
+    return target
 
 
 class Recorder:
@@ -14,11 +35,19 @@ class Recorder:
     ``NAME.wav`` gets the wet sound, ``NAME.dry.wav`` the input, ``NAME.events.jsonl`` what was done. Wet is
     taken before the fades at start and stop, so that ``rtgan process --keep-latency`` of the dry file gives
     the wet file bit for bit.
+
+    Attributes
+    ----------
+    origin : int
+        The engine's sample that is the first of the files.
     """
 
     def __init__(self, path: Path, tape: Ring, sample_rate_hz: int, channels: int) -> None:
         self.path = path
         self._tape = tape
+        self.origin = 0
+        self.graphs_before = 0
+        self.begun = False
         self._channels = channels
         self.wet = Take(path, sample_rate_hz, channels)
         self.dry = Take(path.with_suffix(".dry.wav"), sample_rate_hz, channels)

@@ -69,5 +69,6 @@ def at_rate(plugin: Plugin, activation: Activation) -> NativeNode:
         latency_samples=trip.latency_samples,
         tail_samples=at_host(inner.tail_samples) + 2 * trip.inner.ahead_samples,
         settle_samples=at_host(inner.settle_samples),
+        readings=inner.readings,
         keep=(inner.keep, trip),
     )

@@ -45,9 +45,7 @@ class Jack:
              "-r", str(rate), "-p", str(period)],
             env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        subprocess.run(
-            ["jack_wait", "-s", self.name, "-w", "-t", "10"], env=self.env, check=True, capture_output=True
-        )
+        subprocess.run(["jack_wait", "-s", self.name, "-w", "-t", "10"], env=self.env, check=True, capture_output=True)
 
     def ports(self) -> list[str]:
         out = subprocess.run(["jack_lsp"], env=self.env, capture_output=True, text=True)

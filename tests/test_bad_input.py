@@ -136,7 +136,7 @@ def test_model_files_that_are_not_models(cli: Cli, tmp_path: Path, voice: Path) 
     model.write_bytes(shipped[0].read_bytes()[:-4000])
     attempt(1, str(model))
     model.unlink()
-    refused(cli("process", voice, "-o", tmp_path / "o.wav", "--preset", preset), 1, "there is no model file 'm.ts'")
+    refused(cli("process", voice, "-o", tmp_path / "o.wav", "--preset", preset), 2, "there is no model file m.ts")
 
 
 def test_a_cache_that_cannot_be_written_costs_time_but_nothing_else(tmp_path: Path, voice: Path, cli: Cli) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,7 +12,7 @@ from planted import Delay, Overrun, Poison
 from support import speechlike
 
 from rtgan import events
-from rtgan.engine import Engine
+from rtgan.engine import HOST_PARAMS, Engine
 from rtgan.events import Record
 from rtgan.graph import ChainItem, Graph
 from rtgan.plugin import Plugin, plugin_class
@@ -312,3 +315,93 @@ def test_reset_equals_a_fresh_activation() -> None:
     engine._limiter[0] = 1.0  # the safety limiter is the engine's own, not a node
     engine.send(Record(events.RESET, events.NOW))
     assert np.array_equal(run(engine, sound), expected)
+
+
+def test_events_pushed_out_of_order_are_applied_in_order_and_none_waits_behind_a_later_one() -> None:
+    engine, graph = engine_with(chain("gain"))
+    index, _ = graph.find("gain.gain_db")
+    for when in (9000, 300, 5000, 300, 7000):
+        engine.set_param(graph, index, -when / 1000, when)
+    engine.set_param(graph, index, -1.0)
+    run(engine, np.zeros((10000, 1), np.float32), 997)
+    applied = [(r.when, r.x) for r in engine.poll() if r.kind == events.APPLIED]
+    assert applied == [(0, -1.0), (300, -0.3), (300, -0.3), (5000, -5.0), (7000, -7.0), (9000, -9.0)]
+
+
+def test_mute_volume_and_bypass_of_the_host_ramp_and_survive_a_change_of_graph() -> None:
+    sound = column((0.4 * np.sin(np.arange(RATE * 2) * 0.03)).astype(np.float32))
+    step = np.abs(np.diff(sound[:, 0])).max() * 1.05
+    names = list(HOST_PARAMS)
+
+    def play(name: str, value: float, *graphs: Graph) -> Frames:
+        engine, _ = engine_with([ChainItem(Delay()), *chain("gain", gain={"gain_db": -12.0})])
+        engine.set_param(None, names.index(name), value, 4000)
+        out = [run(engine, sound[:8000], 128)]
+        for graph in graphs:
+            engine.publish(graph)
+        out.append(run(engine, sound[8000:], 128))
+        whole = np.concatenate(out)
+        assert np.abs(np.diff(whole[:, 0])).max() <= step
+        assert engine.memory_intact
+        return whole
+
+    def other() -> Graph:
+        return Graph([ChainItem(Delay()), *chain("gain", gain={"gain_db": -12.0})], RATE, 1024, 1)
+
+    assert not play("mute", 1.0, other())[5000:].any()
+    assert not play("volume_db", -60.0, other())[6000:].any()
+    quiet = play("volume_db", -6.0, other())
+    assert np.allclose(quiet[6000:], sound[5900:-100] * 10 ** (-18 / 20), atol=1e-6)
+    bypassed = play("bypass", 1.0, other())
+    assert np.allclose(bypassed[5000:], sound[4900:-100], atol=1e-6), "as late as the chain, and nothing else"
+
+
+@pytest.mark.parametrize("way", ["event", "whatever else is wrong"])
+def test_panic_fades_resets_and_comes_back(way: str) -> None:
+    sound = column((0.4 * np.sin(np.arange(RATE) * 0.03)).astype(np.float32))
+    engine, graph = engine_with(chain("limiter"))
+    index, _ = graph.find("limiter.mix")
+    run(engine, sound[:4800])
+    if way == "event":
+        engine.send(Record(events.PANIC, 4800))
+    else:
+        while engine.set_param(graph, index, 100.0, 40000):
+            pass
+        engine.panic()
+    out = run(engine, sound[4800:], 64)[:, 0]
+    fade = round(engine.PANIC_MS * RATE / 1000)
+    assert np.abs(np.diff(out)).max() <= np.abs(np.diff(sound[:, 0])).max() * 1.05
+    assert np.abs(out[fade : fade + 48]).max() == 0, "reset: its delay line is empty"
+    assert np.allclose(out[4000:], sound[4800 + 4000 - 48 : -48, 0], atol=1e-6)
+    assert [r.when for r in engine.poll() if r.kind == events.PANICKED] == [4800]
+
+
+def test_a_clock_is_left_before_its_client_may_go() -> None:
+    engine = Engine(RATE, 1)
+    inside, go = threading.Event(), threading.Event()
+    order: list[object] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_int64)
+    def clock(client: int) -> int:
+        inside.set()
+        go.wait(10)
+        order.append(client)
+        return 5
+
+    def leave() -> None:
+        order.append(engine.follow_clock(0, 0))
+
+    assert engine.follow_clock(ctypes.cast(clock, ctypes.c_void_p).value or 0, 77)
+    audio = threading.Thread(target=run, args=(engine, np.zeros((64, 1), np.float32)))
+    audio.start()
+    assert inside.wait(10)
+    closer = threading.Thread(target=leave)
+    closer.start()
+    closer.join(0.1)
+    go.set()
+    audio.join()
+    closer.join()
+    assert order == [77, True]
+    run(engine, np.zeros((64, 1), np.float32))
+    assert order == [77, True], "and never again"
+    assert engine.follow_clock(0, 0), "also while nothing plays"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pty
 import signal
@@ -16,8 +17,10 @@ import pytest
 import soundfile
 from support import ROOT, speechlike
 
-from rtgan import Host, offline
-from rtgan.errors import UsageError
+from rtgan import Host, batch, events, offline
+from rtgan.errors import RtganError, UsageError
+from rtgan.events import Record
+from rtgan.recorder import Recorder
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "JACK_NO_START_SERVER": "1"}
 
@@ -152,3 +155,153 @@ def test_the_status_line_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
     for words in ("load", "worst", "latency", "limiter 1.0", "xruns 0", "faults 0", "Ctrl-C fades out", "played"):
         assert words in text, text
     assert "Traceback" not in text
+
+
+def test_the_hosts_own_parameters_and_panic(tmp_path: Path) -> None:
+    with Host(preset="bypass", source=speechlike(20.0)[None], record=tmp_path / "take") as host:
+        assert host.wait_first_block()
+        host.set("host.volume_db", -6)
+        host.set("host.mute", "on")
+        wait_for(lambda: host.values["host.mute"] == 1)
+        host.set("host.mute", "off")
+        host.load("voice-basic")
+        host.set("host.bypass", True)
+        host.panic()
+        wait_for(lambda: host.values["host.bypass"] == 1)
+        time.sleep(0.3)
+        assert host.values["host.volume_db"] == -6
+        with pytest.raises(UsageError, match="the host has no parameter 'gain'; it has: volume_db, mute, bypass"):
+            host.set("host.gain", 1)
+        with pytest.raises(UsageError, match="allowed: -60 to 12 dB"):
+            host.set("host.volume_db", 99)
+    assert replayed(tmp_path / "take") == 0
+
+
+def replayed(take: Path) -> int:
+    return batch.replay(argparse.Namespace(take=take, output=None, allow_code=False))
+
+
+def test_a_take_that_begins_while_it_plays_holds_what_is_heard_from_then_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Host(preset="bypass", source=speechlike(20.0)[None]) as host:
+        assert host.wait_first_block()
+        time.sleep(0.3)
+        for name in ("one", "two"):
+            host.record(tmp_path / f"{name}.wav")
+            time.sleep(0.4)
+            host.set("host.volume_db", -12 if name == "one" else 0)
+            time.sleep(0.2)
+            host.stop_recording()
+            assert host.recording is None
+        host.set("host.volume_db", 0)
+    for name in ("one", "two"):
+        wet, _ = soundfile.read(tmp_path / f"{name}.wav", dtype="float32")
+        dry, _ = soundfile.read(tmp_path / f"{name}.dry.wav", dtype="float32")
+        assert len(wet) == len(dry) > 20000
+    assert np.array_equal(wet[-100:], dry[-100:])
+    assert replayed(tmp_path / "one.wav") == 0, "a chain without memory is exact even so"
+    assert replayed(tmp_path / "two.wav") == 1, "the volume was on its way when the second began"
+    assert "differs from what was heard" in capsys.readouterr().out
+
+
+def test_a_listener_that_raises_is_a_warning_and_goes_on_being_told() -> None:
+    told: list[Record] = []
+
+    def listener(record: Record) -> None:
+        told.append(record)
+        raise ValueError("oh")
+
+    with Host(preset="bypass", source=speechlike(20.0)[None], on_record=listener) as host:
+        wait_for(lambda: len(told) > 5)
+        assert host.stats().warnings == ("a listener met ValueError('oh')",)
+        assert host.stats().problems == ()
+
+
+def test_the_sound_goes_on_and_is_polled_after_anything() -> None:
+    with Host(preset="bypass", source=speechlike(20.0)[None]) as host:
+        assert host.wait_first_block()
+        note = host._note
+
+        def broken(record: Record) -> None:
+            host._note = note  # type: ignore[method-assign]
+            raise KeyError("once")
+
+        host._note = broken  # type: ignore[method-assign]
+        wait_for(lambda: "KeyError('once')" in " ".join(host.stats().warnings))
+        host.set("host.volume_db", -3)
+        wait_for(lambda: host.values["host.volume_db"] == -3 and host._logged_host["host.volume_db"] == -3)
+
+
+def test_a_recording_that_cannot_be_is_refused_and_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Host(preset="bypass", source=speechlike(30.0)[None]) as host:
+        assert host.wait_first_block()
+        with pytest.raises(RtganError, match="nowhere of the output does not exist"):
+            host.record(tmp_path / "nowhere" / "take.wav")
+
+        def full(*anything: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        for failing in (True, False, True, False):
+            with monkeypatch.context() as patch:
+                if failing:
+                    patch.setattr("rtgan.recorder.keep_older", full)
+                    with pytest.raises(RtganError, match="cannot be recorded to: No space left on device"):
+                        host.record(tmp_path / "full.wav")
+                    assert host.recording is None
+                    continue
+            begins: list[int] = []
+            take = tmp_path / "take.wav"
+            host.listen(
+                lambda record, begins=begins: begins.append(record.when) if record.kind == events.TAPING else None
+            )  # type: ignore[misc]
+            host.record(take)
+            time.sleep(0.2)
+            recorder = host._recorder
+            assert isinstance(recorder, Recorder)
+            host.set("host.volume_db", -6 - len(list(tmp_path.iterdir())))
+            host.stop_recording()
+            assert [recorder.origin] == begins[-1:], "the log's first sample is the file's"
+            dry, _ = soundfile.read(take.with_suffix(".dry.wav"), dtype="float32")
+            heard = speechlike(30.0)[recorder.origin : recorder.origin + len(dry)]
+            assert len(dry) > 4000 and np.array_equal(dry, heard)
+            assert take.with_suffix(".events.jsonl").read_text().count("host.volume_db") >= 1
+
+
+def test_what_was_done_in_the_last_moment_is_in_the_log(tmp_path: Path) -> None:
+    with Host(preset="voice-basic", source=speechlike(20.0)[None]) as host:
+        assert host.wait_first_block()
+        host._halt.set()  # whoever polls now and then does not any more
+        assert host._thread is not None
+        host._thread.join()
+        host.record(tmp_path / "take.wav")
+        wait_for(lambda: host.engine.counters.position_samples > 9600)
+        host.set("host.volume_db", -7)
+        wait_for(lambda: host.values["host.volume_db"] == -7)
+        host.stop_recording()
+    assert '"param": "host.volume_db", "value": -7.0' in (tmp_path / "take.events.jsonl").read_text()
+
+
+def test_the_log_begins_from_what_the_values_were_and_not_from_what_they_became(tmp_path: Path) -> None:
+    with Host(preset="bypass", source=speechlike(20.0)[None], record=tmp_path / "take.wav") as host:
+        assert host.wait_first_block()
+        wait_for(lambda: len(host._adopted) == 1)
+        with host._polling:  # the thread that writes the log comes late
+            host.load("voice-basic")
+            serial = host._graph.serial
+            wait_for(lambda: host.engine.counters.position_samples > 0)
+            begin = host.engine.counters.position_samples
+            wait_for(lambda: host.engine.counters.position_samples > begin + 9600)
+            before = host.values["gate.threshold_db"]
+            index, _ = host._graph.find("gate.threshold_db")
+            host.engine.set_param(host._graph, index, -33.0)
+            wait_for(lambda: host._graph.values()["gate.threshold_db"] == -33)
+        wait_for(lambda: serial in host._adopted)
+        time.sleep(0.1)
+    _, _, steps, _ = offline.read_log(tmp_path / "take.events.jsonl")
+    loaded = next(s for s in steps if s.preset is not None)
+    assert loaded.values is not None and loaded.values["gate.threshold_db"] == before != -33
+    assert any(s.param == "gate.threshold_db" and s.value == -33 for s in steps)
+    assert replayed(tmp_path / "take.wav") == 0

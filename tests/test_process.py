@@ -14,6 +14,8 @@ from support import speechlike
 import rtgan
 from rtgan import offline, presets
 from rtgan.errors import UsageError
+from rtgan.generators import library
+from rtgan.generators.files import sha256_of
 
 Cli = Callable[..., Any]
 
@@ -131,7 +133,44 @@ def test_an_event_log_round_trips_and_bad_ones_name_the_line(tmp_path: Path) -> 
         (2, "{}"),
         (3, '{"position": "x", "param": "a", "value": 1, "graph": 0}'),
         (3, '{"position": 9, "param": "gate.range_db", "value": 1, "graph": 1}'),
+        (3, '{"position": 9, "param": "gate.range_db", "value": 1, "graph": -1}'),
     ):
         path.write_text("\n".join([*lines[: number - 1], broken]))
         with pytest.raises(UsageError, match=f"log.jsonl:{number}"):
             offline.read_log(path)
+    early = '{"position": 9, "param": "limiter.drive_db", "value": 1, "graph": 1}'
+    path.write_text("\n".join([*lines, early]))
+    with pytest.raises(UsageError, match=r"log.jsonl:4: .* graph 1 has not been loaded by sample 9"):
+        offline.read_log(path)
+
+
+def test_a_log_that_names_code_or_models_of_its_own_must_be_trusted(cli: Cli, tmp_path: Path) -> None:
+    ran, plugin, log = tmp_path / "ran", tmp_path / "own.py", tmp_path / "take.events.jsonl"
+    plugin.write_text(
+        f"open({str(ran)!r}, 'w')\nfrom rtgan.plugins.gain import Gain\nclass Own(Gain):\n    id = 'own'\n"
+    )
+    for name in ("take.dry.wav", "in.wav"):
+        soundfile.write(tmp_path / name, speechlike(0.2), 48000, subtype="FLOAT")
+    coded = presets.Preset("Coded", (presets.Entry(str(plugin), hashes={"plugin": sha256_of(plugin)}),))
+    plain = presets.load("bypass")
+    for first, then in ((coded, ()), (plain, (offline.Step(10, preset=coded, values={}),))):
+        log.write_text("\n".join([offline.log_header(first, 48000, 1, {}), *map(offline.log_step, then)]))
+        with pytest.raises(UsageError, match=rf"jsonl:{1 + len(then)}: the performance names .*own.py; .*--allow-code"):
+            offline.read_log(log)
+    refused = cli("replay", tmp_path / "take.wav")
+    assert refused.returncode == 2 and "--allow-code" in refused.stderr and "Traceback" not in refused.stderr
+    out = tmp_path / "out.wav"
+    assert cli("process", tmp_path / "in.wav", "-o", out, "--events", log).returncode == 2
+    assert not ran.exists() and not out.exists()
+    done = cli("process", tmp_path / "in.wav", "-o", out, "--events", log, "--allow-code")
+    assert done.returncode == 0, done.stderr
+    assert ran.exists() and out.exists()
+    shipped = library.find("voice-live")
+    assert shipped is not None
+    model = tmp_path / "mine.ts"
+    model.write_bytes(shipped.read_bytes())
+    own = presets.Preset("Own", (presets.Entry("denoise", options={"model": str(model)}),))
+    log.write_text(offline.log_header(own, 48000, 1, {}))
+    with pytest.raises(UsageError, match=r"names .*mine.ts; .*--allow-code"):
+        offline.read_log(log)
+    assert offline.read_log(log, allow_code=True)[0].chain[0].options == {"model": str(model)}

@@ -19,7 +19,7 @@ from typing import Any
 
 from rtgan.errors import RtganError, UsageError
 
-_ALL = ("kernels", "engine", "generators")
+_ALL = ("kernels", "engine", "generators", "control")
 
 
 def cpu_name() -> str:

@@ -354,7 +354,8 @@ class Rig:
         self.close()
 
 
-def _end(process: subprocess.Popen[Any]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
+    """Stop a child, by force where it does not listen."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -394,7 +395,7 @@ def server(rig: Rig, period: int) -> Iterator[dict[str, str]]:
             raise Unavailable("the JACK server does not start")
         yield env
     finally:
-        _end(process)
+        end(process)
 
 
 class Stalls:
@@ -414,7 +415,7 @@ class Stalls:
 
     def close(self) -> tuple[NDArray[np.int64], bool]:
         """Stop it. Begin and end of every stall, (stalls, 2), and whether the detector was real-time itself."""
-        _end(self._process)
+        end(self._process)
         self._reader.join()
         words = [line.split() for line in self._lines]
         found = [[int(w[0]), int(w[1])] for w in words if w[0] != "real-time"]
@@ -483,7 +484,7 @@ def _run_host(rig: Rig, env: dict[str, str], preset: str, seconds: float, target
     except subprocess.TimeoutExpired:
         raise RtganError("the host did not come to an end") from None
     finally:
-        _end(process)
+        end(process)
     if process.returncode:
         raise RtganError(f"the host failed: {(errors.strip().splitlines() or ['no reason given'])[-1]}")
     report: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -501,7 +502,7 @@ def _run_idle(rig: Rig, env: dict[str, str], seconds: float, target: Path) -> di
     except subprocess.TimeoutExpired:
         raise RtganError("the C client did not come to an end") from None
     finally:
-        _end(process)
+        end(process)
     if code:
         raise RtganError(f"the C client failed with code {code}")
     return {}
@@ -631,7 +632,7 @@ def start_up(rig: Rig, preset: str, rounds: int = 5) -> dict[str, Any]:
             except subprocess.TimeoutExpired:
                 raise RtganError("`rtgan live` did not come to an end") from None
             finally:
-                _end(process)
+                end(process)
             lines = [line for line in out.splitlines() if line.startswith('{"first_block"')]
             if process.returncode or not lines:
                 raise RtganError(f"`rtgan live` failed: {(errors.strip().splitlines() or ['no reason given'])[-1]}")

@@ -24,10 +24,12 @@ from rtgan.generators.files import write_atomically
 from rtgan.generators.program import SUFFIX, Program
 
 MODEL_SUFFIX = ".ts"
-#: ``forward(frame, state) -> (frame, state)``: output 1 is input 1 of the next frame.
+#: ``forward(frame, state) -> (frame, state[, voice])``: output 1 is input 1 of the next frame.
 CARRY = ((1, 1),)
 #: Largest allowed difference from the test vector, relative to its peak.
 TOLERANCE = 1e-4
+#: A third output, where there is one: the chance that somebody speaks.
+VOICE_SHAPE = (1, 1)
 _SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -118,7 +120,7 @@ def _cached(sha256: str) -> Path:
 
 def _check_shapes(program: Program, card: Card, path: Path) -> None:
     found = [[v.shape for v in views] for views in (program.inputs, program.outputs)]
-    if found != [card.shapes, card.shapes]:
+    if found not in ([card.shapes, card.shapes], [card.shapes, [*card.shapes, VOICE_SHAPE]]):
         raise RtganError(f"{path} takes and gives other shapes than the card of its model says")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from rtgan.errors import RtganError
 from rtgan.generators import library
 from rtgan.kernels import stft
-from rtgan.kernels.native import call_net, call_node, f32p, f64p, i64p, node
+from rtgan.kernels.native import call_net, call_node, f32p, f64p, i64p, inline, larger, node
 from rtgan.memory import address_of
 from rtgan.params import Param, ParamSet, param_advance
 from rtgan.plugin import Activation, NativeNode, Plugin
@@ -17,22 +18,84 @@ from rtgan.plugins.gain import apply_gain_db
 
 (
     _CHANNELS, _STRIDE, _STFT, _NET, _WEIGHTS, _ARENAS, _ARENA_BYTES, _ARENA_FLOATS, _INITIAL, _INPUT, _OUTPUT,
-    _BINS, _BINS_STRIDE, _LOOKAHEAD, _DELAYED, _AMOUNT, _POST_GAIN, _HOP, _STFT_RESET,
-) = range(19)  # fmt: skip
-_KEEP = 24  # float word: share of the input that stays, for the frame at hand
+    _VOICE, _BINS, _BINS_STRIDE, _SPECTRUM_STRIDE, _LOOKAHEAD, _DELAYED, _AMOUNT, _SENSITIVITY, _LINK, _POST_GAIN,
+    _HOP, _STFT_RESET,
+) = range(23)  # fmt: skip
+# Float words: share of the input that stays, excess of the exponent over 1, share of the common gain, all for the
+# frame at hand; and the chance that somebody speaks, for whoever reads it.
+_KEEP, _EXCESS, _LINKED, _CHANCE = range(24, 28)
 _DB = math.log(10.0) / 20.0
+_TINY = np.float32(1e-20)
+
+
+@inline
+def _sharpen(re: Any, im: Any, in_re: Any, in_im: Any, bins: Any, excess: Any) -> None:
+    """Raise the magnitude of every gain below 1 to the power ``1 + excess``."""
+    for k in range(bins):
+        given = in_re[k] * in_re[k] + in_im[k] * in_im[k]
+        left = re[k] * re[k] + im[k] * im[k]
+        if left < given:
+            ratio = np.float32(math.exp(0.5 * excess * math.log(float(left + _TINY) / float(given + _TINY))))
+            re[k] *= ratio
+            im[k] *= ratio
+
+
+@inline
+def _alike(state: Any, ring_bytes: Any, old: Any) -> Any:
+    """Whether all channels carry the same frame; their answers are then the same too, to the bit."""
+    w = i64p(state)
+    first = f32p(w[_DELAYED] + old)
+    for c in range(1, w[_CHANNELS]):
+        x = f32p(w[_DELAYED] + c * ring_bytes + old)
+        for k in range(2 * w[_BINS]):
+            if x[k] != first[k]:
+                return False
+    return True
+
+
+@inline
+def _link(state: Any, ring_bytes: Any, old: Any) -> None:
+    """Move every channel's answer towards one complex gain for all of them, which leaves the image in place.
+
+    It is the gain that fits all answers best in the least squares.
+    """
+    w = i64p(state)
+    bins = w[_BINS]
+    linked = np.float32(f64p(state)[_LINKED])
+    own = np.float32(1.0) - linked
+    for k in range(bins):
+        power = _TINY
+        gain_re = np.float32(0.0)
+        gain_im = np.float32(0.0)
+        for c in range(w[_CHANNELS]):
+            x = f32p(w[_DELAYED] + c * ring_bytes + old)
+            y = f32p(w[_ARENAS] + c * w[_ARENA_BYTES] + 4 * w[_OUTPUT])
+            power += x[k] * x[k] + x[bins + k] * x[bins + k]
+            gain_re += y[k] * x[k] + y[bins + k] * x[bins + k]
+            gain_im += y[bins + k] * x[k] - y[k] * x[bins + k]
+        gain_re *= linked / power
+        gain_im *= linked / power
+        for c in range(w[_CHANNELS]):
+            x = f32p(w[_DELAYED] + c * ring_bytes + old)
+            y = f32p(w[_ARENAS] + c * w[_ARENA_BYTES] + 4 * w[_OUTPUT])
+            y[k] = y[k] * own + gain_re * x[k] - gain_im * x[bins + k]
+            y[bins + k] = y[bins + k] * own + gain_re * x[bins + k] + gain_im * x[k]
 
 
 @node
 def _spectrum(state: int, spectrum: int, channel: int) -> None:
-    """Spectral callback: the generator on one channel's frame, then the limit on its attenuation."""
+    """Spectral callback: the generator on one channel's frame; at the last one, what is made of its answers."""
     w = i64p(state)
+    f = f64p(state)
     bins = w[_BINS]
     re = f32p(spectrum)
     im = f32p(spectrum + 4 * w[_BINS_STRIDE])
     if channel == 0:
-        f64p(state)[_KEEP] = math.exp(-param_advance(w[_AMOUNT], float(w[_HOP])) * _DB)
-    keep = np.float32(f64p(state)[_KEEP])
+        hop = float(w[_HOP])
+        f[_KEEP] = math.exp(-param_advance(w[_AMOUNT], hop) * _DB)
+        f[_EXCESS] = math.exp(param_advance(w[_SENSITIVITY], hop) * math.log(2.0) / 50.0) - 1.0
+        f[_LINKED] = param_advance(w[_LINK], hop)
+        f[_CHANCE] = 0.0
     arena = w[_ARENAS] + channel * w[_ARENA_BYTES]
     into = f32p(arena + 4 * w[_INPUT])
     for k in range(bins):
@@ -40,20 +103,36 @@ def _spectrum(state: int, spectrum: int, channel: int) -> None:
         into[bins + k] = im[k]
     call_net(w[_NET], arena, w[_WEIGHTS])
     out = f32p(arena + 4 * w[_OUTPUT])
+    if w[_VOICE] >= 0:
+        f[_CHANCE] = larger(f[_CHANCE], float(f32p(arena + 4 * w[_VOICE])[0]))
     # The generator answers for the frame `lookahead` hops ago: what stays of the input must be of that frame.
-    lookahead = w[_LOOKAHEAD]
-    slots = lookahead + 1
+    slots = w[_LOOKAHEAD] + 1
     frame = stft.frame_index(spectrum)
     ring = w[_DELAYED] + channel * slots * 8 * bins
     newest = f32p(ring + (frame % slots) * 8 * bins)
-    delayed = f32p(ring + ((frame + 1) % slots) * 8 * bins)
     for k in range(bins):
         newest[k] = re[k]
         newest[bins + k] = im[k]
+    old = (frame + 1) % slots * 8 * bins
+    if f[_EXCESS] != 0.0:
+        delayed = f32p(ring + old)
+        _sharpen(out, f32p(arena + 4 * (w[_OUTPUT] + bins)), delayed, f32p(ring + old + 4 * bins), bins, f[_EXCESS])
+    channels = w[_CHANNELS]
+    if channel < channels - 1:
+        return
+    if channels > 1 and f[_LINKED] > 0.0 and not _alike(state, slots * 8 * bins, old):
+        _link(state, slots * 8 * bins, old)
+    keep = np.float32(f[_KEEP])
     change = np.float32(1.0) - keep
-    for k in range(bins):
-        re[k] = delayed[k] * keep + out[k] * change
-        im[k] = delayed[bins + k] * keep + out[bins + k] * change
+    for c in range(channels):
+        target = spectrum + (c - channel) * w[_SPECTRUM_STRIDE]
+        re = f32p(target)
+        im = f32p(target + 4 * w[_BINS_STRIDE])
+        x = f32p(w[_DELAYED] + c * slots * 8 * bins + old)
+        y = f32p(w[_ARENAS] + c * w[_ARENA_BYTES] + 4 * w[_OUTPUT])
+        for k in range(bins):
+            re[k] = x[k] * keep + y[k] * change
+            im[k] = x[bins + k] * keep + y[bins + k] * change
 
 
 @node
@@ -75,6 +154,7 @@ def _reset(state: int, io: int, n: int) -> None:
     delayed = f32p(w[_DELAYED])
     for k in range(w[_CHANNELS] * (w[_LOOKAHEAD] + 1) * 2 * w[_BINS]):
         delayed[k] = 0.0
+    f64p(state)[_CHANCE] = 0.0
 
 
 class Denoise(Plugin):
@@ -94,11 +174,15 @@ class Denoise(Plugin):
         [
             Param("amount_db", "Amount", 0, 100, 100, unit="dB",
                   description="Most that noise is turned down; less sounds more natural."),
+            Param("sensitivity", "Sensitivity", -50, 50, 0,
+                  description="How readily sound counts as noise; 50 squares every gain, -50 takes its root."),
+            Param("link", "Link channels", 0, 1, 1, scale="switch",
+                  description="One gain for both channels of a stereo sound, so that its image stays in place."),
             Param("post_gain_db", "Post gain", -24, 24, 0, unit="dB", description="Level behind the denoiser."),
         ]
     )  # fmt: skip
 
-    def __init__(self, model: str = "denoise-podcast") -> None:
+    def __init__(self, model: str = "voice") -> None:
         self.model = library.load(model)
         card = self.model.card
         if card.task != "denoise" or card.channels != 1:
@@ -133,9 +217,12 @@ class Denoise(Plugin):
         words[_ARENAS], words[_ARENA_BYTES], words[_ARENA_FLOATS] = address_of(arenas), 4 * size, net.arena_floats
         words[_INITIAL] = arena.put(net.initial_arena)
         words[_INPUT], words[_OUTPUT] = net.inputs[0].offset, net.outputs[0].offset
+        words[_VOICE] = net.outputs[2].offset if len(net.outputs) > 2 else -1
         words[_BINS], words[_BINS_STRIDE] = bins, transform.bins_stride
+        words[_SPECTRUM_STRIDE] = transform.spectrum_stride
         words[_LOOKAHEAD], words[_DELAYED] = card.lookahead_frames, address_of(delayed)
-        words[_AMOUNT], words[_POST_GAIN] = activation.params["amount_db"], activation.params["post_gain_db"]
+        words[_AMOUNT], words[_SENSITIVITY] = activation.params["amount_db"], activation.params["sensitivity"]
+        words[_LINK], words[_POST_GAIN] = activation.params["link"], activation.params["post_gain_db"]
         words[_HOP] = card.hop_samples
         latency = transform.latency_samples + card.lookahead_frames * card.hop_samples
         if latency != card.latency_samples:
@@ -148,5 +235,6 @@ class Denoise(Plugin):
             # A frame's length for the transform, as much again for a generator that looks back over frames.
             tail_samples=2 * card.n_fft,
             settle_samples=card.sample_rate_hz,
+            readings={"voice": address_of(words) + 8 * _CHANCE} if words[_VOICE] >= 0 else {},
             keep=(net, transform),
         )

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from planted import Poison
 
 from rtgan import events
-from rtgan.engine import Engine
+from rtgan import switchboard as sb
+from rtgan.engine import HOST, HOST_PARAMS, Engine
 from rtgan.events import Record
 from rtgan.graph import ChainItem, Graph
 from rtgan.io.bridge import Bridge
@@ -83,6 +84,52 @@ def swap(engine: Engine, segment: int, frames: int) -> None:
     engine.send(Record(events.FADE_IN, position + 1500))
 
 
+#: What JACK's clock says at position 0.
+FRAME = 1000
+#: Messages for every kind of control the routes below listen to, and much they do not.
+PLAYED = (
+    "b0 07 {v:02x}", "b0 27 {v:02x}", "b1 10 {v:02x}", "b0 63 00", "b0 62 05", "b0 06 {v:02x}", "b0 60 00",
+    "90 3c {v:02x}", "80 3c 00", "e0 00 {v:02x}", "d0 {v:02x}", "a0 3c {v:02x}", "c0 {v:02x}", "f8", "b0 0e {v:02x}",
+    "b0 0f {v:02x}",
+)  # fmt: skip
+
+
+def keys(engine: Engine, segment: int, frames: int) -> None:
+    """MIDI of every kind at seeded times, from both rings: that of Python, and that of the native JACK client."""
+    graph = next(iter(engine._graphs.values()))
+    if segment == 0:
+        gain, switch = graph.find("gain.gain_db")[0], graph.find("gain.bypass")[0]
+        line, sides, host = np.linspace(-40.0, 6.0, 128), np.linspace(0.0, 1.0, 128), engine.host_slot("volume_db")
+        heard = [
+            (sb.CC, 7, sb.ABSOLUTE), (sb.CC14, 7, sb.PICKUP), (sb.CC, 16, sb.TWOS), (sb.NRPN, 5, sb.ABSOLUTE),
+            (sb.BEND, 0, sb.ABSOLUTE), (sb.PRESSURE, 0, sb.OFFSET), (sb.POLY, 60, sb.SIGNED),
+        ]  # fmt: skip
+        routes = [
+            sb.Route(kind, number, -1, mode, line, graph.serial, gain, graph.slot(gain)) for kind, number, mode in heard
+        ]
+        routes += [
+            sb.Route(sb.NOTE, 60, -1, mode, sides, graph.serial, switch, graph.slot(switch))
+            for mode in (sb.TOGGLE, sb.MOMENTARY)
+        ]
+        routes += [
+            sb.Route(sb.CC, 7, -1, sb.ABSOLUTE, line, HOST, HOST_PARAMS.index("volume_db"), host),
+            sb.Route(sb.CC, 14, -1, sb.TRIGGER, sides, action="next"),
+            sb.Route(sb.CC, 15, -1, sb.TRIGGER, sides, action="panic"),
+        ]
+        engine.route(graph, routes)
+        # A clock that stands still, read by the audio thread as it reads JACK's: of the frame at position 0.
+        engine.follow_clock(ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value or 0, FRAME)
+    rng = np.random.default_rng(segment)
+    position = engine.counters.position_samples
+    for k, when in enumerate(np.sort(rng.integers(position, position + frames, 300)).tolist()):
+        message = bytes.fromhex(PLAYED[int(rng.integers(len(PLAYED)))].format(v=int(rng.integers(128))))
+        if k % 2:
+            engine.midi(message, when, int(rng.integers(sb.PORTS)))
+        else:
+            frame = (FRAME + when) & 0xFFFFFFFF
+            engine.native.push(Record(events.MIDI, frame, int.from_bytes(message, "little"), int(rng.integers(8))))
+
+
 def poison(engine: Engine, segment: int, frames: int) -> None:
     """Break the node early in every segment and mend it soon after."""
     graph = next(iter(engine._graphs.values()))
@@ -110,6 +157,10 @@ def cases() -> dict[str, Case]:
     made["chain"] = Case(tuple(plugin_ids()), 2, tape_frames=1 << 15, script=drain)
     made["empty"] = Case((), 2)
     made["swap"] = Case(("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED})
+    made["midi"] = Case(
+        ("gain", "limiter"), 2, script=keys,
+        expected=frozenset({events.HEARD, events.APPLIED, events.ACTION, events.PANICKED}),
+    )  # fmt: skip
     made["poison"] = Case(
         ("highpass",), 1, script=poison, expected=frozenset({events.FAULT, events.RECOVERED}),
         more=[ChainItem(Poison())],

@@ -1,0 +1,388 @@
+"""The one door: MIDI of every kind of port, actions, program changes and feedback, for one host.
+
+What moves a parameter goes through the audio thread's routes (`rtgan.switchboard`); this is everything around it
+that needs Python: ports that come and go, presets to load, lights and motor faders to tell.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import rtmidi
+
+from rtgan import bindings as maps
+from rtgan import events, setlist, snapshots
+from rtgan.bindings import HOST_TARGETS, Binding
+from rtgan.control.feedback import Feedback
+from rtgan.control.jack import MOST_INPUTS, NO_LIBRARY, JackMidi
+from rtgan.control.mapping import FILE_NAME, FILE_PORT, routes
+from rtgan.control.midi import CLOCK, CONTINUE, START, STOP, Message
+from rtgan.control.ports import Polled
+from rtgan.engine import Engine
+from rtgan.errors import RtganError
+from rtgan.events import Record
+from rtgan.graph import Graph
+from rtgan.host import Host, length_of
+from rtgan.preset_watch import HotReload
+from rtgan.presets import Preset
+from rtgan.switchboard import PORTS
+
+_POLL_S = 0.001
+_SCAN_S = 1.0
+_FEEDBACK_S = 0.01
+_SILENCE_S = 1.0
+_BANK_MSB, _BANK_LSB = 0, 32
+_CLOCKS_PER_BEAT = 24
+#: Every channel: all sound off, all controllers reset, all notes off.
+SILENCE = tuple(bytes([0xB0 | c, number, 0]) for c in range(16) for number in (120, 121, 123))
+
+
+@dataclass
+class Clock:
+    """Tempo and transport as a master sends them.
+
+    Attributes
+    ----------
+    running : bool
+        Between start or continue, and stop.
+    beats : float
+        Since the start.
+    bpm : float
+        Over the last beat; 0 before there was one.
+    """
+
+    sample_rate_hz: int
+    running: bool = False
+    beats: float = 0.0
+    bpm: float = 0.0
+    _ticks: list[int] = field(default_factory=list)
+
+    def feed(self, status: int, position: int) -> None:
+        """Take a real-time message and the sample it came at."""
+        if status == START:
+            self.running, self.beats = True, 0.0
+        elif status == CONTINUE:
+            self.running = True
+        elif status == STOP:
+            self.running = False
+        elif status == CLOCK:
+            self.beats += 1 / _CLOCKS_PER_BEAT if self.running else 0.0
+            self._ticks = [*self._ticks[-_CLOCKS_PER_BEAT:], position]
+            span = self._ticks[-1] - self._ticks[0]
+            if len(self._ticks) > _CLOCKS_PER_BEAT and span > 0:
+                self.bpm = 60.0 * self.sample_rate_hz / span
+
+
+class Desk:
+    """Everything that plays a host from outside [main].
+
+    Parameters
+    ----------
+    host : Host
+    inputs : sequence of str
+        Parts of the names of MIDI inputs; none: the virtual port and everything that is hardware.
+    outputs : sequence of str
+        Parts of the names of MIDI outputs that are told what changes.
+    takes : Path
+        Folder for recordings that a control begins.
+    ports : bool
+        Whether to open ports at all; a MIDI file and OSC play without them.
+    on_message : callable, optional
+        Given every message that arrives, with the sample, port number and port name.
+    on_reload : callable, optional
+        Given the preset that plays whenever its file was saved and has been loaded anew.
+
+    Attributes
+    ----------
+    clock : Clock
+    failures : dict of str to str
+        By backend, why it is not served.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        takes: Path = Path("takes"),
+        ports: bool = True,
+        on_message: Callable[[int, int, str, Message], None] | None = None,
+        on_reload: Callable[[Preset], None] = lambda preset: None,
+    ) -> None:
+        self.host = host
+        self.clock = Clock(host.sample_rate_hz)
+        self.failures: dict[str, str] = {}
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self._takes = takes
+        self._open = ports
+        self._on_message = on_message
+        self._global = maps.load_map()
+        self._setlist = setlist.load()
+        self._banks: dict[tuple[int, int], list[int]] = {}
+        self._jack: JackMidi | None = None
+        self._jack_tried = 0.0
+        self._polled: Polled | None = None
+        self._feedback = Feedback(self.send)
+        self._scenes = snapshots.Scenes(host)
+        self._silenced = -_SILENCE_S
+        # What is saved is heard; what is broken when it is saved is not.
+        self._reload = HotReload(host, on_reload, host.warn)
+        self._work: queue.Queue[tuple[str, float] | None] = queue.Queue()
+        self._halt = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._changed: Callable[[str, float], None] | None = None
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Open the ports and take over; before or after the host has started."""
+        if self._open:
+            self._open_ports()
+        self.host.prepare = self._prepare
+        self.host.reroute()
+        self.host.listen(self._heard)
+        self._reload.__enter__()
+        for target, name in ((self._poll, "rtgan-midi"), (self._perform, "rtgan-actions")):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _open_ports(self) -> None:
+        self._open_jack()
+        # Two clients of one server would offer every port twice; without its library rtmidi's own copy may work.
+        skip = [] if self.failures.get("JACK") == NO_LIBRARY else [rtmidi.API_UNIX_JACK]
+        self._polled = Polled(self._inputs, self._outputs, skip, MOST_INPUTS, FILE_PORT - MOST_INPUTS)
+        self.failures |= self._polled.failures
+        self._scan()
+
+    def close(self) -> None:
+        """Give the ports back."""
+        self._halt.set()
+        self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self._reload.__exit__(None, None, None)
+        if self._polled is not None:
+            self._polled.close()
+        if self._jack is not None:
+            self._jack.close()
+            self._jack = None
+
+    def __enter__(self) -> Desk:
+        self.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    # --- ports ---
+
+    @property
+    def ports(self) -> list[str]:
+        """Names of inputs by port number; empty for numbers that are free."""
+        names = [""] * PORTS
+        if self._jack is not None:
+            names[: len(self._jack.ports)] = self._jack.ports
+        if self._polled is not None:
+            found = self._polled.ports
+            names[MOST_INPUTS : MOST_INPUTS + len(found)] = found
+        names[FILE_PORT] = FILE_NAME
+        return names
+
+    def _open_jack(self) -> None:
+        self._jack_tried = time.monotonic()
+        try:
+            self._jack = JackMidi(self.host.engine, self.host.on_jack)
+        except RtganError as problem:
+            self.failures["JACK"] = str(problem)
+        else:
+            self.failures.pop("JACK", None)
+
+    def _scan(self) -> bool:
+        changed = False
+        if self._jack is not None and self._jack.gone:
+            self._jack.close()
+            self._jack = None
+            self.failures["JACK"] = "the server has gone"
+            changed = True
+        elif self._jack is None and time.monotonic() - self._jack_tried > 5 * _SCAN_S:
+            self._open_jack()
+            changed = self._jack is not None
+        if self._jack is not None:
+            changed |= self._jack.connect(self._inputs, self._outputs)
+        if self._polled is not None:
+            changed |= self._polled.scan()
+        return changed
+
+    def send(self, message: bytes, port: str = "") -> None:
+        """Send a message to the outputs whose names contain ``port``. The desk's thread."""
+        if self._polled is not None:
+            self._polled.send(message, port)
+        if self._jack is not None and self._outputs:
+            self._jack.send(message)
+
+    def _poll(self) -> None:
+        scanned = told = time.monotonic()
+        while not self._halt.wait(_POLL_S):
+            # Each on its own: an output that fails keeps no input from being heard.
+            self._guarded("MIDI input", self._take)
+            now = time.monotonic()
+            if now - told >= _FEEDBACK_S:
+                told = now
+                self._guarded("MIDI output", self._feedback.flush)
+            if self._polled is not None and now - scanned >= _SCAN_S:
+                scanned = now
+                self._guarded("the search for MIDI ports", self._rescan)
+
+    def _take(self) -> None:
+        for port, message in self._polled.poll() if self._polled is not None else ():
+            self.host.engine.midi(message.data, port=port)
+
+    def _rescan(self) -> None:
+        if self._scan():
+            self.host.reroute()
+
+    def _guarded(self, what: str, run: Callable[[], None]) -> None:
+        """Do something that must be done again later, whatever happens now."""
+        try:
+            run()
+        except RtganError as problem:
+            self.host.warn(str(problem))
+        except Exception as problem:
+            # A driver, a server, somebody else's function: the next time is another time.
+            self.host.warn(f"{what} failed: {problem!r}")
+
+    # --- bindings ---
+
+    def _prepare(self, engine: Engine, graph: Graph, preset: Preset) -> None:
+        """Give a graph its routes: the global map's and the preset's."""
+        found: tuple[Binding, ...] = (*self._global, *preset.midi)
+        engine.route(graph, routes(found, engine, graph, self.ports))
+        own = {name: graph.declared[index] for name, index in graph.index.items()}
+        self._feedback.bind(found, {**own, **HOST_TARGETS})
+        self._feedback.refresh({**graph.values(), **{f"host.{k}": v for k, v in engine.host_values.items()}})
+
+    def reload(self) -> None:
+        """Read the global map and the set list again.
+
+        Raises
+        ------
+        UsageError
+            If one cannot be used; what was in force stays.
+        """
+        found, order = maps.load_map(), setlist.load()
+        self._global, self._setlist = found, order
+        self.host.reroute()
+
+    def on_change(self, function: Callable[[str, float], None]) -> None:
+        """Give every change of a parameter, by name, to a function, in a background thread."""
+        self._changed = function
+
+    # --- what the audio thread reports ---
+
+    def _heard(self, record: Record) -> None:
+        self._guarded("what a control asked for", lambda: self._hear(record))
+
+    def _hear(self, record: Record) -> None:
+        if record.kind == events.HEARD:
+            message = Message(record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)])
+            self._message(record.when, record.b, message)
+        elif record.kind == events.ACTION:
+            action = self.host.engine.action(record)
+            # A take may have ended since the button was pressed; then the button's own state is not the take's.
+            self.act("toggle" if action == "record" and self._toggles_recording() else action, record.x)
+        elif record.kind == events.APPLIED:
+            name = self.host.name_of(record)
+            self._feedback.changed(name, record.x)
+            if self._changed is not None and name:
+                self._changed(name, record.x)
+        elif record.kind == events.PANICKED and time.monotonic() - self._silenced > _SILENCE_S:
+            # Where an output of ours is wired to an input of ours, this comes back as another panic: once is enough.
+            self._silenced = time.monotonic()
+            for silence in SILENCE:
+                self._feedback.queue(silence)
+
+    def _message(self, position: int, port: int, message: Message) -> None:
+        self._feedback.heard(message)
+        if message.kind >= 0xF8:
+            self.clock.feed(message.kind, position)
+        elif message.channel is not None:
+            bank = self._banks.setdefault((port, message.channel), [0, 0])
+            if message.kind == 0xB0 and message.data[1] in (_BANK_MSB, _BANK_LSB):
+                bank[message.data[1] == _BANK_LSB] = message.data[2]
+            elif message.kind == 0xC0:
+                called = self._setlist.called(message.data[1], bank[0] * 128 + bank[1])
+                if called is not None:
+                    self.act(f"load {called}", 1.0)
+        if self._on_message is not None:
+            self._on_message(position, port, self.ports[port % PORTS], message)
+
+    def _toggles_recording(self) -> bool:
+        found = (*self._global, *self.host.preset.midi)
+        return any(b.mode == "toggle" for b in found if "host.record" in b.targets)
+
+    # --- actions ---
+
+    def act(self, action: str, value: float = 1.0) -> None:
+        """Do something that takes its time, one after the other, in a thread of its own. Any thread.
+
+        ``load NAME``, ``next``, ``previous``, ``record`` (value from 0.5 on: begin), ``toggle`` (begin to record, or
+        end what is recorded), ``snapshot`` (its number), ``morph`` (0 to 100 per cent of the way to the preset that
+        the present one names), ``panic``.
+        """
+        if action:
+            self._work.put((action, value))
+
+    def _perform(self) -> None:
+        while (work := self._work.get()) is not None:
+            waiting = [work]
+            while not self._work.empty():
+                more = self._work.get()
+                if more is None:
+                    return
+                waiting.append(more)
+            for k, (action, value) in enumerate(waiting):
+                later = [a for a, _ in waiting[k + 1 :]]
+                # Of several presets, or places of the morph fader, that were asked for meanwhile the last one counts.
+                if action == "morph" and "morph" in later:
+                    continue
+                if action.startswith("load ") and any(a.startswith("load ") for a in later):
+                    continue
+                try:
+                    self._do(action, value)
+                except RtganError as problem:
+                    self.host.warn(str(problem))
+                except Exception as problem:
+                    # A plugin of somebody else's that fails while it is built: the next action must still be done.
+                    self.host.warn(f"'{action}' failed: {problem!r}")
+
+    def _do(self, action: str, value: float) -> None:
+        host = self.host
+        name, _, rest = action.partition(" ")
+        if name == "load":
+            host.load(rest)
+        elif name in ("next", "previous"):
+            chosen = self._setlist.step(host.preset, 1 if name == "next" else -1)
+            if chosen is not None:
+                host.load(chosen)
+        elif name in ("record", "toggle"):
+            if (host.recording is None) if name == "toggle" else value >= 0.5:
+                try:
+                    self._takes.mkdir(parents=True, exist_ok=True)
+                except OSError as problem:
+                    raise RtganError(f"the folder {self._takes} cannot be made: {problem.strerror}") from None
+                host.record(self._takes / time.strftime("take-%Y%m%d-%H%M%S.wav"))
+            else:
+                host.stop_recording()
+        elif name == "snapshot":
+            self._scenes.snapshot(round(value))
+        elif name == "morph":
+            self._scenes.morph(value / 100)
+        elif name == "panic":
+            host.panic()

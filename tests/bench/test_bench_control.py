@@ -1,0 +1,41 @@
+"""`rtgan bench control`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from rtgan.bench import control, jack
+from rtgan.errors import RtganError
+
+
+def test_a_row_counts_what_is_late_and_what_is_lost() -> None:
+    row = control.summary("native", 2, 256, [0, 1000, 2000, 3000], [256, 1256, 2260, -1])
+    assert (row["events"], row["lost"], row["exact"], row["worst_samples"]) == (4, 1, 0.5, 4)
+    assert row["p50_ms"] == pytest.approx(256 / 48)
+    assert row["allowed_ms"] == pytest.approx(512 / 48 + 2)
+    assert "50.0 % exactly" in control.describe({**row, "stalls": 0})
+    with pytest.raises(RtganError, match="no event"):
+        control.summary("polled", 0, 256, [0], [-1])
+
+
+@pytest.mark.jack
+@pytest.mark.slow
+def test_on_a_real_server() -> None:
+    pytest.importorskip("jack", reason="the peer is JACK-Client")
+    for program in ("jackd", "cc"):
+        if shutil.which(program) is None:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{program} is not installed")
+    with jack.Rig() as rig:
+        rows = control.measure(rig, 20)
+    assert [(row["path"], row["hogs"]) for row in rows] == [
+        ("native", 0), ("native", 2), ("polled", 0), ("polled", 2),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["events"] == 20 and row["lost"] <= 5
+        assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
+        assert control.describe(row)
+        # Where the machine stalls periods are lost; nothing else moves an event by a sample.
+        assert row["path"] == "polled" or row["exact"] >= 0.5

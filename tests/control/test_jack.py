@@ -1,0 +1,44 @@
+"""A JACK client of our own: what goes wrong leaves the others playing."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import pytest
+from numpy._core import _multiarray_umath
+from support import Jack
+
+from rtgan.control import jack as client
+from rtgan.engine import Engine
+from rtgan.errors import RtganError
+
+
+def test_a_library_that_lacks_what_is_needed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = ctypes.CDLL(_multiarray_umath.__file__)
+    engine = Engine(48000)
+    monkeypatch.setattr(client.ctypes, "CDLL", lambda name: other)
+    with pytest.raises(RtganError, match=client.NO_LIBRARY):
+        client.JackMidi(engine, exact=False)
+
+
+def test_a_source_that_gets_no_port_is_named_and_tried_again(
+    jack: Callable[..., Jack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = jack(256)
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", server.env["JACK_DEFAULT_SERVER"])
+    first = client.JackMidi(Engine(48000), exact=False)
+    second = client.JackMidi(Engine(48000), exact=False)
+    try:
+        source = f"{first.name}:midi_out"
+        # The name that the next port would have is taken: the server refuses it.
+        taken = second._register("midi_in_2", 1)
+        assert not second.connect(["midi_out"], [])
+        assert list(second.failures) == [source]
+        second._library.jack_port_unregister(ctypes.c_void_p(second._client), ctypes.c_void_p(taken))
+        assert second.connect(["midi_out"], [])
+        assert second.ports == [second.name, source]
+        assert second.failures == {}
+    finally:
+        first.close()
+        second.close()
