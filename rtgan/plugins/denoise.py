@@ -35,7 +35,7 @@ def _sharpen(re: Any, im: Any, in_re: Any, in_im: Any, bins: Any, excess: Any) -
         given = in_re[k] * in_re[k] + in_im[k] * in_im[k]
         left = re[k] * re[k] + im[k] * im[k]
         if left < given:
-            ratio = np.float32(math.exp(0.5 * excess * math.log(float(left + _TINY) / float(given + _TINY))))
+            ratio = np.float32(math.exp(0.5 * excess * math.log(np.float64(left + _TINY) / np.float64(given + _TINY))))
             re[k] *= ratio
             im[k] *= ratio
 
