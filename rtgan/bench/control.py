@@ -125,6 +125,10 @@ def _run(env: dict[str, str], preset: Path, path: str, hogs: int, events: int) -
         if peer.returncode:
             raise RtganError(f"the peer failed: {(errors.strip().splitlines() or ['no reason given'])[-1]}")
         found = json.loads(out.splitlines()[-1])
+        try:
+            host.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            raise RtganError("the host did not come to an end") from None
         return found["sent"], found["heard"]
     finally:
         for process in (peer, host):
@@ -135,7 +139,7 @@ def _run(env: dict[str, str], preset: Path, path: str, hogs: int, events: int) -
 def _child(env: dict[str, str], function: str, *arguments: str | int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", f"from rtgan.bench import control; control.{function}(*{arguments!r})"],
-        env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -146,7 +150,11 @@ def _last_words(process: subprocess.Popen[str]) -> str:
 
 
 def host_session(preset: str, path: str, hogs: int) -> None:
-    """Be a host on the JACK server of the environment, until the process is ended."""
+    """Be a host on the JACK server of the environment, until standard input ends.
+
+    It has to leave the server in order: for every client that dies the server waits until its time limit, and meanwhile
+    nobody new is let in.
+    """
     from rtgan.control.desk import Desk
     from rtgan.control.jack import NO_LIBRARY
     from rtgan.host import Host
@@ -167,7 +175,7 @@ def host_session(preset: str, path: str, hogs: int) -> None:
         for _ in range(hogs):
             threading.Thread(target=compute, daemon=True).start()
         print("ready", flush=True)
-        threading.Event().wait()
+        sys.stdin.read()
 
 
 def peer_session(events: int, seed: int = 1) -> None:
