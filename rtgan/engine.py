@@ -764,6 +764,7 @@ class Engine:
         self._graphs: dict[int, Graph] = {}
         self._tables: dict[int, Table] = {}
         self._retired: list[tuple[int, Table]] = []
+        self._ended: list[int] = []
         self._send = threading.Lock()
 
     # --- control [main] ---
@@ -833,7 +834,8 @@ class Engine:
         for playing in list(self._graphs.values()):
             before = self._tables.get(playing.serial)
             if playing.address == address and before is not None and before is not table:
-                table.resume(before, graph.index, playing.index)
+                for index, value in table.resume(before, graph.index, playing.index).items():
+                    self.set_param(None, index, value)
 
     def action(self, record: Record) -> str:
         """What an ACTION record asks for; empty if its graph has gone."""
@@ -889,10 +891,12 @@ class Engine:
     def poll(self) -> list[Record]:
         """Everything the audio thread reported; frees graphs it has let go. One thread at a time."""
         records = self.telemetry.drain()
-        for record in records:
-            if record.kind == events.SWAP_DONE and record.a:
-                self._graphs.pop(record.a, None)
-                self._tables.pop(record.a, None)
+        # What was asked for just before the end of a graph is looked up once its records have been handed out.
+        for serial in self._ended:
+            self._tables.pop(serial, None)
+        self._ended = [record.a for record in records if record.kind == events.SWAP_DONE and record.a]
+        for serial in self._ended:
+            self._graphs.pop(serial, None)
         return records
 
     @property

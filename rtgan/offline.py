@@ -171,12 +171,17 @@ class Renderer:
     def _carry_out(self, step: Step) -> None:
         if step.preset is not None:
             self._publish(step.preset, step.values)
-        elif step.panic:
-            self.engine.send(Record(events.PANIC, events.NOW))
+            return
+        taken = True
+        if step.panic:
+            taken = self.engine.send(Record(events.PANIC, events.NOW))
         elif step.param:
             graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
             index, param = find(graph, step.param)
-            self.engine.set_param(graph, index, param.check(step.value, step.param), ramp_samples=step.ramp_samples)
+            value = param.check(step.value, step.param)
+            taken = self.engine.set_param(graph, index, value, ramp_samples=step.ramp_samples)
+        if not taken:
+            raise RtganError(f"more changes at sample {step.position} than the engine takes at once")
 
 
 def find(graph: Graph | None, name: str) -> tuple[int, Param]:

@@ -216,6 +216,8 @@ class Desk:
             changed = self._jack is not None
         if self._jack is not None:
             changed |= self._jack.connect(self._inputs, self._outputs)
+            for source, reason in self._jack.failures.items():
+                self.host.warn(f"the MIDI input '{source}' is not heard: {reason}")
         if self._polled is not None:
             changed |= self._polled.scan()
         return changed
@@ -309,7 +311,7 @@ class Desk:
                 self._feedback.queue(silence)
 
     def _message(self, position: int, port: int, message: Message) -> None:
-        self._feedback.heard(message)
+        self._feedback.heard(message, port)
         if message.kind >= 0xF8:
             self.clock.feed(message.kind, position)
         elif message.channel is not None:

@@ -134,6 +134,23 @@ def test_a_storm_of_program_changes_ends_with_the_last(desk: Desk) -> None:
     assert desk.host.stats().faults == {"gain": 0}
 
 
+def test_what_a_key_of_a_preset_holds_is_let_go_with_the_preset(desk: Desk) -> None:
+    host, folder = desk.host, Path(os.environ["RTGAN_CONFIG_DIR"]) / "presets"
+    held = PRESET.format(name="Held").replace(
+        "- {control: cc 7", "- {control: note 60, target: host.mute, mode: momentary}\n- {control: cc 7"
+    )
+    (folder / "held.yaml").write_text(held)
+    host.load("held")
+    time.sleep(0.1)
+    assert host.engine.midi(b"\x90\x3c\x40")
+    wait_for(lambda: host.values["host.mute"] == 1)
+    host.load("held")
+    time.sleep(0.2)
+    assert host.values["host.mute"] == 1, "the same key of the same preset is still held"
+    host.load("two")
+    wait_for(lambda: host.values["host.mute"] == 0)
+
+
 def test_a_bad_map_on_reload_keeps_the_one_in_force(desk: Desk) -> None:
     bindings.map_path().write_text("schema: 1\nmidi: [{control: cc 900, target: host.mute}]\n")
     with pytest.raises(Exception, match=r"midi\.yaml:2"):
