@@ -216,8 +216,8 @@ class Desk:
             changed = self._jack is not None
         if self._jack is not None:
             changed |= self._jack.connect(self._inputs, self._outputs)
-            for source, reason in self._jack.failures.items():
-                self.host.warn(f"the MIDI input '{source}' is not heard: {reason}")
+            for name, reason in self._jack.failures.items():
+                self.host.warn(f"the MIDI port '{name}' takes no part: {reason}")
         if self._polled is not None:
             changed |= self._polled.scan()
         return changed
@@ -227,7 +227,7 @@ class Desk:
         if self._polled is not None:
             self._polled.send(message, port)
         if self._jack is not None and self._outputs:
-            self._jack.send(message)
+            self._jack.send(message, port)
 
     def _poll(self) -> None:
         scanned = told = time.monotonic()
