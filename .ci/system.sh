@@ -11,7 +11,8 @@ fi
 
 missing=""
 want() { missing="$missing $*"; }
-library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
+# Debian keeps ldconfig where only root looks.
+library() { PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null | grep -q "$1"; }
 
 case "$(uname -s)" in
     Linux) ;;
