@@ -487,7 +487,7 @@ class Trainer:
                     smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
                 self.seconds = earlier + time.monotonic() - begun
                 bar.update()
-                if self.step % _LOG_EVERY == 0 and diary is not None:
+                if (self.step % _LOG_EVERY == 0 or self.step == config.steps) and diary is not None:
                     bar.set_postfix({name: f"{value:.4g}" for name, value in smooth.items()})
                     row = {"seconds": round(self.seconds, 1), "rate": self.learning_rate(self.step)}
                     diary.figures(self.step, row | smooth)
