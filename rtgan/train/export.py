@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ..errors import RtganError, UsageError
 from ..version import VERSION
+from .checkpoint import load_checkpoint
+from .config import TrainConfig, parse_config
 from .data import generated_corpus
 from .diary import curve
-from .loop import TrainConfig, load_checkpoint, parse_config
 from .mixing import Mixer, MixSettings
 from .networks import Denoiser, StreamingDenoiser, count_parameters, macs_per_frame, stream
 
