@@ -30,6 +30,7 @@ if [ "${1:-live}" = test ]; then
     command -v jackd >/dev/null 2>&1 || want jackd2
     command -v jack_lsp >/dev/null 2>&1 || want jack-tools
     command -v jack-play >/dev/null 2>&1 || want jack-tools
+    [ -x /usr/bin/chromium ] || want chromium fonts-dejavu-core
     command -v cc >/dev/null 2>&1 || want gcc libc6-dev
 fi
 

@@ -24,7 +24,7 @@ STATIC = ROOT / "rtgan" / "panel" / "static"
 def connect(served: Inside, token: str | None = None, protocols: list[str] | None = None, **more: Any) -> Any:
     wanted = protocols if protocols is not None else ["rtgan", f"token.{token or served.token}"]
     address = served.base.replace("http", "ws") + "/live"
-    return open_socket(address, subprotocols=wanted, max_size=None, **more)  # type: ignore[arg-type]
+    return open_socket(address, subprotocols=wanted or None, max_size=None, **more)  # type: ignore[arg-type]
 
 
 def told(page: ClientConnection, *topics: str) -> dict[str, Any]:
