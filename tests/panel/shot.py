@@ -1,4 +1,4 @@
-"""Pictures of the panel: ``python tests/panel/shot.py FOLDER``; ``docs/panel.png`` is its ``dark-now.png``."""
+"""Pictures of the panel: ``python tests/panel/shot.py FOLDER``; ``docs/panel.png`` is its ``dark-now.png`` in 128 colours."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ def open_page(chromium: Any, stage: Stage) -> Iterator[Callable[..., Page]]:
     yield open_it
     for context in contexts:
         context.close()
-    # A host that was ended on purpose refuses connections.
-    assert [w for w in wrong if "ERR_CONNECTION_REFUSED" not in w] == []
+    # A host that was ended on purpose refuses connections, or drops them.
+    assert [w for w in wrong if "net::ERR_CONNECTION_" not in w] == []
 
 
 def control(page: Page, name: str, kind: str) -> Any:
@@ -144,7 +144,7 @@ def test_what_is_always_in_reach(stage: Stage, open_page: Callable[..., Page]) -
             box = page.locator(f"#{button}").bounding_box()
             assert box["y"] + box["height"] <= 844
             assert box["height"] >= 44
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
+        assert page.evaluate("Math.max(...['html', 'main'].map((e) => document.querySelector(e).scrollWidth))") <= 390
     page.click("#mute")
     page.wait_for_selector("#mute[aria-pressed=true]")
     stage.wait("/api/values", lambda v: v["host.mute"] == 1)
@@ -207,9 +207,11 @@ def test_now_shows_what_sounds(stage: Stage, open_page: Callable[..., Page]) -> 
 
 def test_a_controller_is_learned_by_a_click(stage: Stage, open_page: Callable[..., Page]) -> None:
     page = open_page()
+    page.click("#tab-play")
+    page.click("#pick")
+    page.click("#volume .chip")
+    shown(page, "#volume .chip").to_have_text("move a control")
     page.click("#tab-midi")
-    page.select_option("#target", "host.volume_db")
-    page.click("#learn-go")
     page.wait_for_selector("#learn.live")
     sender = (
         "import time, mido\nmido.set_backend('mido.backends.rtmidi/UNIX_JACK')\n"
@@ -237,6 +239,14 @@ def test_a_page_lives_through_a_reload_and_the_end_of_the_host(stage: Stage, ope
     page.reload()
     page.wait_for_selector("#strips .control")
     assert page.locator("#play").is_visible()
+    # The panel's own process is lost: the host starts it again, and the page comes back by itself.
+    tasks = Path(f"/proc/{stage.host.pid}/task").glob("*/children")
+    (panel,) = [int(pid) for task in tasks for pid in task.read_text().split()]
+    os.kill(panel, signal.SIGKILL)
+    page.wait_for_selector("#gone:visible")
+    page.wait_for_selector("#gone", state="hidden")
+    page.click("#mute")
+    stage.wait("/api/values", lambda v: v["host.mute"] == 1)
     stage.host.send_signal(signal.SIGINT)
     page.wait_for_selector("#gone:visible")
     assert "The host has gone" in page.locator("#gone").inner_text()

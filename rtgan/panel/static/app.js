@@ -70,7 +70,7 @@ on("lock", ({ on: locked }) => {
 on("lock chain midi", lock);
 
 function lock() {
-  const edits = document.querySelectorAll("#strips input, #save-as *, .edit *, #learn *, .chip.midi");
+  const edits = document.querySelectorAll("#strips input, #save-as *, .edit *, #learn *, .chip.midi, #pick");
   for (const field of edits) field.disabled = state.lock.on;
   $("save").disabled = state.lock.on || !state.chain?.own;
 }

@@ -37,13 +37,10 @@ const shown = new Map();
 on("values", (changed) => {
   for (const name of Object.keys(changed)) for (const show of shown.get(name) ?? []) show();
 });
-on("chain", () => {
-  for (const [name, shows] of shown) shown.set(name, shows.filter((show) => show.host));
-});
 
-function watch(name, show, host) {
-  show.host = host;
-  shown.set(name, [...(shown.get(name) ?? []), show]);
+function watch(name, element, show) {
+  show.element = element;
+  shown.set(name, [...(shown.get(name) ?? []).filter((other) => other.element.isConnected), show]);
   show();
 }
 
@@ -67,7 +64,7 @@ function toggle(id, name, param) {
   const box = make("input", { type: "checkbox", id, title: param.description });
   box.setAttribute("role", "switch");
   box.onchange = () => set(name, box.checked ? 1 : 0);
-  watch(name, () => (box.checked = state.values[name] >= 0.5), name.startsWith("host."));
+  watch(name, box, () => (box.checked = state.values[name] >= 0.5));
   return [box];
 }
 
@@ -145,11 +142,18 @@ function slider(id, name, param) {
     field.removeAttribute("aria-invalid");
     show();
   };
-  watch(name, show, name.startsWith("host."));
+  watch(name, range, show);
   return [range, make("span", { className: "entry" }, field, unit)];
 }
 
 const chips = new Set();
+let picking = false;
+
+/** Whether every parameter offers to be learned. */
+export function pick(on) {
+  picking = on;
+  for (const entry of chips) showBound(entry);
+}
 
 function bound(chip, name, param) {
   const entry = { chip, name, param };
@@ -160,10 +164,10 @@ function bound(chip, name, param) {
 function showBound({ chip, name, param }) {
   const row = state.midi?.map.find((r) => r.target === name);
   const learning = state.midi?.learning === name;
-  chip.hidden = !row && !learning;
-  chip.textContent = learning ? "move a control" : (row?.control ?? "");
+  chip.hidden = !row && !learning && !picking;
+  chip.textContent = learning ? "move a control" : (row?.control ?? "learn");
   chip.classList.toggle("live", learning);
-  chip.setAttribute("aria-label", learning ? `Learning ${param.name}: move a control` : `${param.name} is moved by ${chip.textContent}; learn another`);
+  chip.setAttribute("aria-label", learning ? `Learning ${param.name}: move a control` : row ? `${param.name} is moved by ${row.control}; learn another` : `Learn a control for ${param.name}`);
 }
 
 on("midi", () => {

@@ -1,6 +1,6 @@
 // The chain, its presets and its controls.
 
-import { control, make, text } from "./control.js";
+import { control, make, pick, text } from "./control.js";
 import { ask, on, state } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
@@ -49,6 +49,7 @@ function moves(chain) {
 }
 
 let shape = "";
+let built = "";
 let saved = {};
 
 on("chain", (chain) => {
@@ -58,12 +59,15 @@ on("chain", (chain) => {
   saved = chain.saved;
   $("save").disabled = !chain.own;
   $("save").title = chain.own ? "" : "A factory preset stays as it is; save under a name of your own.";
-  $("strips").replaceChildren(...chain.strips.map(strip));
+  // What is the same stays, and with it the place of whoever works with the keyboard.
+  const strips = JSON.stringify(chain.strips);
+  if (strips !== built) $("strips").replaceChildren(...chain.strips.map(strip));
+  built = strips;
   // A fader that goes from one chain to another must not be taken out of the hand that moves it.
   const now = JSON.stringify([chain.id, chain.snapshots, chain.morph, chain.own]);
   if (now !== shape) $("moves").replaceChildren(...moves(chain));
   shape = now;
-  $("volume").replaceChildren(control("host.volume_db", chain.host["host.volume_db"]));
+  if (!$("volume").firstChild) $("volume").append(control("host.volume_db", chain.host["host.volume_db"]));
   showTargets();
   showList();
 });
@@ -100,6 +104,12 @@ $("save-as").onsubmit = (event) => {
   const name = $("save-name").value.trim();
   if (name) ask("save", { name });
   $("save-name").value = "";
+};
+$("pick").onclick = () => {
+  const on = $("pick").getAttribute("aria-pressed") !== "true";
+  $("pick").setAttribute("aria-pressed", on);
+  pick(on);
+  if (!on) ask("learn", { target: "" });
 };
 $("previous").onclick = () => ask("previous");
 $("next").onclick = () => ask("next");
