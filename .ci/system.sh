@@ -32,6 +32,7 @@ if [ "${1:-live}" = test ]; then
     command -v jack_lsp >/dev/null 2>&1 || want jack-tools
     command -v jack-play >/dev/null 2>&1 || want jack-tools
     command -v jack_midi_clock >/dev/null 2>&1 || want jack-midi-clock
+    [ -x /usr/bin/chromium ] || want chromium fonts-dejavu-core
     command -v cc >/dev/null 2>&1 || want gcc libc6-dev
 fi
 

@@ -23,7 +23,7 @@ WRITTEN, OVERRUNS = 0, 1
 READ, UNDERRUNS = 8, 9
 # Constants: records that fit (a power of two), float32 in a record; the records lie behind.
 CAPACITY, WIDTH = 16, 17
-_HEADER = 24
+HEADER = 24
 
 
 @inline
@@ -45,7 +45,7 @@ def ring_write(ring: int, source: int, n: int) -> int:
     r = i64p(ring)
     count = smaller(n, ring_free(ring))
     written, width, mask = r[WRITTEN], r[WIDTH], r[CAPACITY] - 1
-    data = f32p(ring + 8 * _HEADER)
+    data = f32p(ring + 8 * HEADER)
     x = f32p(source)
     for i in range(count):
         at = ((written + i) & mask) * width
@@ -57,12 +57,30 @@ def ring_write(ring: int, source: int, n: int) -> int:
 
 
 @inline
+def ring_show(ring: int, source: int, n: int) -> None:
+    """Write ``n`` records, over the oldest where there is no room.
+
+    For a reader that takes the newest and owns no counter: what it has copied holds if `WRITTEN` has not come within
+    ``n`` of a whole round since.
+    """
+    r = i64p(ring)
+    written, width, mask = r[WRITTEN], r[WIDTH], r[CAPACITY] - 1
+    data = f32p(ring + 8 * HEADER)
+    x = f32p(source)
+    for i in range(n):
+        at = ((written + i) & mask) * width
+        for k in range(width):
+            data[at + k] = x[i * width + k]
+    store_release(ring + 8 * WRITTEN, written + n)
+
+
+@inline
 def ring_read(ring: int, target: int, n: int) -> int:
     """Read up to ``n`` records; returns how many were there. The missing ones are counted, not written."""
     r = i64p(ring)
     count = smaller(n, ring_ready(ring))
     read, width, mask = r[READ], r[WIDTH], r[CAPACITY] - 1
-    data = f32p(ring + 8 * _HEADER)
+    data = f32p(ring + 8 * HEADER)
     y = f32p(target)
     for i in range(count):
         at = ((read + i) & mask) * width
@@ -76,6 +94,11 @@ def ring_read(ring: int, target: int, n: int) -> int:
 @kernel(types.int64(types.int64[::1], types.float32[:, ::1]))
 def _write(memory: Any, records: Any) -> int:
     return ring_write(memory.ctypes.data, records.ctypes.data, records.shape[0])
+
+
+@kernel(types.void(types.int64[::1], types.float32[:, ::1]))
+def _show(memory: Any, records: Any) -> None:
+    ring_show(memory.ctypes.data, records.ctypes.data, records.shape[0])
 
 
 @kernel(types.int64(types.int64[::1], types.float32[:, ::1]))
@@ -122,9 +145,16 @@ class Ring:
 
     def write(self, records: NDArray[np.float32]) -> int:
         """Write records (n, width); returns how many there was room for; writer's thread."""
+        return int(_write(self.memory, self._fitting(records)))
+
+    def show(self, records: NDArray[np.float32]) -> None:
+        """Write records (n, width) over the oldest ones; writer's thread."""
+        _show(self.memory, self._fitting(records))
+
+    def _fitting(self, records: NDArray[np.float32]) -> NDArray[np.float32]:
         if records.ndim != 2 or records.shape[1] != self.memory[WIDTH]:
             raise ValueError(f"records have shape {records.shape} but must have (n, {self.memory[WIDTH]})")
-        return int(_write(self.memory, np.ascontiguousarray(records, np.float32)))
+        return np.ascontiguousarray(records, np.float32)
 
     def read(self, n: int | None = None) -> NDArray[np.float32]:
         """Read up to ``n`` records (everything by default), (n, width); reader's thread."""
@@ -143,6 +173,6 @@ def build(records: int, width: int, *, allocate: Allocate = aligned) -> Ring:
     if records < 1 or width < 1:
         raise ValueError(f"a ring of {records} records of {width} numbers is not possible")
     capacity = 1 << (records - 1).bit_length()
-    memory = allocate(_HEADER + (capacity * width + 1) // 2)
+    memory = allocate(HEADER + (capacity * width + 1) // 2)
     memory[CAPACITY], memory[WIDTH] = capacity, width
     return Ring(memory)

@@ -11,7 +11,7 @@ They stand in a preset (its own parameters) and in the global map ``midi.yaml`` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -147,6 +147,12 @@ def parse_control(text: str, channel: int | None = None, port: str = "") -> Cont
     if not (digits.isascii() and digits.isdigit() and len(digits) < 6 and int(digits) <= last):
         raise UsageError(f"the control '{text}' needs a number: {kind} 0 to {kind} {last}")
     return Control(kind, int(digits), channel, port)
+
+
+def rebound(known: Sequence[Binding], target: str, binding: Binding | None = None) -> tuple[Binding, ...]:
+    """The bindings with this one in place of whatever moved its target; without one, what moves it is let go."""
+    kept = [replace(b, targets=tuple(t for t in b.targets if t != target)) for b in known]
+    return (*(b for b in kept if b.targets), *((binding,) if binding is not None else ()))
 
 
 def read_bindings(reader: Reader, node: yaml.Node, known: Mapping[str, Param]) -> tuple[Binding, ...]:

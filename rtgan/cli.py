@@ -41,6 +41,8 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--midi-file", type=Path, metavar="FILE.mid", help="let a MIDI file play along from the first sample on")
     add("--no-midi", action="store_true", help="open no MIDI port")
     add("--osc", metavar="[HOST:]PORT", help="listen for OSC on this UDP port (of this machine alone by default)")
+    add("--no-panel", action="store_true", help="serve no panel (a page on this machine that shows and turns it all)")
+    add("--panel-port", type=int, metavar="PORT", help="serve the panel on this port (default: 8020 or any free one)")
     add("--telemetry", type=Path, metavar="FILE.jsonl", help="write what the audio thread reports")
 
 
@@ -81,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     for each in (monitor, learn):
         each.add_argument("--midi-in", action="append", default=[], metavar="NAME", help="by part of its name")
         each.add_argument("--seconds", type=float, metavar="S", help="stop after this long")
+
+    control = commands.add_parser("ctl", help="turn what `rtgan live` plays, from the shell")
+    if len(sys.argv) > 1 and sys.argv[1] == "ctl":
+        from rtgan.panel import ctl
+
+        ctl.add_arguments(control)
 
     commands.add_parser("devices", help="list audio devices")
     listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and compare presets"))
@@ -152,6 +160,10 @@ def _dispatch(args: argparse.Namespace) -> int:
         from rtgan.control import commands as midi
 
         return int(midi.run(args))
+    if args.command == "ctl":
+        from rtgan.panel import ctl
+
+        return ctl.run(args)
     if args.command in ("devices", "presets", "info"):
         return int(getattr(listing, args.command)(args))
     if args.command == "doctor":

@@ -102,8 +102,8 @@ from rtgan.switchboard import (
     E_TAPE_MAP, E_FADE, E_FADE_SAMPLES, E_STOPPED, E_IN_METER, E_OUT_METER, E_METER_SAMPLES, E_LIMITER,
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
-    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING,
-) = range(51)  # fmt: skip
+    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_SCOPE, E_SHOWING,
+) = range(53)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE = range(56, 58)
 E_MAILBOX, E_PANIC, E_READING = 64, 65, 66  # a cache line of their own: both threads write it
@@ -166,7 +166,7 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
                     bits[i] = 0 if magnitude >= 0x7F800000 else bits[i] - magnitude + _LOUDEST_BITS
                     e[E_BAD_INPUT] += 1
         levels.meter_add(e[E_IN_METER], work, n)
-        if e[E_TAPING] != 0:
+        if e[E_TAPING] != 0 or e[E_SHOWING] != 0:
             samples = f32p(work)
             dry = f32p(e[E_DRY] + 4 * c * block)
             for i in range(n):
@@ -472,15 +472,18 @@ def _apply(engine: Any, record: Any) -> None:
 
 @inline
 def _record(engine: Any, n: Any) -> None:
-    """Append dry and wet to the tape."""
+    """Append dry and wet to the tape, and show them to whoever looks."""
     e = i64p(engine)
-    if e[E_TAPING] == 0:
+    if e[E_TAPING] == 0 and e[E_SHOWING] == 0:
         return
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     # Dry and wet lie in one memory, the dry channels behind the wet ones' buffers: one map takes both.
     interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], 2 * channels, n)
-    rings.ring_write(e[E_TAPE], e[E_TAPE_FRAMES], n)
+    if e[E_TAPING] != 0:
+        rings.ring_write(e[E_TAPING], e[E_TAPE_FRAMES], n)
+    if e[E_SHOWING] != 0:
+        rings.ring_show(e[E_SHOWING], e[E_TAPE_FRAMES], n)
 
 
 @inline
@@ -517,6 +520,7 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
     if tape != 0 and e[E_TAPING] == 0:
         ring_push(e[E_TELEMETRY], events.TAPING, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
     e[E_TAPING] = tape
+    e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
     _take_input(engine, source, n)
     _take_graph(engine)
     _take_events(engine)
@@ -756,6 +760,8 @@ class Engine:
         self._floats[F_CEILING] = _CEILING
         self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)
         words[E_TAPE_MAP] = address_of(tape_map)
+        words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, 2 * channels))
+        self._scope: rings.Ring | None = None
         self.tape: rings.Ring | None = None
         if tape_frames:
             self.run_tape(tape_frames)
@@ -845,7 +851,6 @@ class Engine:
     def run_tape(self, frames: int) -> rings.Ring:
         """Record dry and wet from the next piece on, into a ring of so many frames (a power of two)."""
         if self.tape is None:
-            self._words[E_TAPE_FRAMES] = address_of(self.arena.float32(self.max_block, 2 * self.channels))
             self.tape = rings.build(frames, 2 * self.channels, allocate=self.arena.int64)
         _store(self.address + 8 * E_TAPE, self.tape.address)
         return self.tape
@@ -853,6 +858,16 @@ class Engine:
     def stop_tape(self) -> None:
         """Record no more, from the next piece on."""
         _store(self.address + 8 * E_TAPE, 0)
+
+    def show(self, scope: rings.Ring) -> None:
+        """Write dry and wet, (frames, 2 * channels), over the oldest of a ring from the next piece on.
+
+        The ring is kept for as long as the engine; who reads it need not keep up (`rtgan.kernels.rings.ring_show`).
+        """
+        if self._scope is not None:
+            raise ValueError("this engine shows its sound already")
+        self._scope = scope
+        _store(self.address + 8 * E_SCOPE, scope.address)
 
     def follow_clock(self, function: int, client: int) -> bool:
         """Read a native producer's clock, ``uint32 function(client)``, at every callback; 0: no longer.

@@ -23,8 +23,10 @@ from rtgan.io.clocked import ClockedStream
 from rtgan.io.devices import Device, Stream
 from rtgan.offline import ENGINE_RATES_HZ, Step, process
 from rtgan.params import Param
+from rtgan.plugin import Plugin
 from rtgan.presets import Preset
 from rtgan.recorder import Recorder, take_path
+from rtgan.snapshots import same_chain
 
 __all__ = ["Host", "Stats", "process"]
 
@@ -347,6 +349,23 @@ class Host:
             self.preset = chosen
             self._forget(self.engine.publish(graph))
 
+    def adopt(self, preset: Preset) -> None:
+        """Let the preset that plays be this one from now on: same chain, other name, file, controls or snapshots.
+
+        Nothing is heard of it. Any thread.
+
+        Raises
+        ------
+        RtganError
+            If another chain plays.
+        """
+        with self._loading:
+            if not same_chain(self.preset, preset):
+                raise RtganError(f"{self.preset.name} plays another chain by now")
+            self.preset = preset
+            if self.prepare is not None:
+                self.prepare(self.engine, self._graph, preset)
+
     def _forget(self, serial: int) -> None:
         """Let go of a graph that no longer plays, or never did."""
         self._serials.pop(serial, None)
@@ -430,6 +449,16 @@ class Host:
         graph = self._graph
         own = {name: graph.declared[index] for name, index in graph.index.items()}
         return {**own, **{f"host.{k}": p for k, p in HOST_PARAMS.items()}}
+
+    @property
+    def strips(self) -> list[tuple[str, Plugin, dict[str, Param]]]:
+        """The chain that plays in its order: label, plugin, and its parameters by ``label.param``."""
+        graph = self._graph
+        own = {name: graph.declared[index] for name, index in graph.index.items()}
+        return [
+            (item.label, item.plugin, {n: p for n, p in own.items() if n.partition(".")[0] == item.label})
+            for item in graph.chain
+        ]
 
     def name_of(self, record: Record) -> str:
         """The parameter that an APPLIED record speaks of; empty if its graph has gone."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -224,10 +223,7 @@ def _new(name: str, source: str, pairs: list[str]) -> int:
     from rtgan import offline
     from rtgan import presets as files
 
-    stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    if not stem:
-        raise UsageError(f"'{name}' holds no letter or digit that a file could be called by")
-    path = files.user_folder() / f"{stem}.yaml"
+    path = files.own_path(name)
     if path.exists():
         raise UsageError(f"there is a preset {path} already")
     base = files.load(source, "never")
@@ -243,7 +239,7 @@ def _new(name: str, source: str, pairs: list[str]) -> int:
         fresh = replace(fresh, morph=str(Path(fresh.morph).resolve()))
     files.save(fresh, path)
     print(f"{path}")
-    if (files.FACTORY / f"{stem}.yaml").is_file():
+    if (files.FACTORY / path.name).is_file():
         print("It stands in front of the factory preset of the same name; delete it to have that back.")
     return 0
 

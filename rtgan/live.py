@@ -22,6 +22,7 @@ from rtgan.control.osc import Osc, parse_where
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.host import Host, Stats, names_of
+from rtgan.panel import link
 from rtgan.presets import Preset
 
 _STATUS_S = 0.1
@@ -37,6 +38,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--no-midi leaves no ports for --midi-in and --midi-out")
     if args.osc is not None:
         parse_where(args.osc)
+    if args.panel_port is not None and (args.no_panel or not 0 < args.panel_port < 65536):
+        allowed = "--no-panel leaves none" if args.no_panel else "allowed: 1 to 65535"
+        raise UsageError(f"--panel-port {args.panel_port} cannot be served; {allowed}")
     preset = presets.load(args.preset or _DEFAULT_PRESET)
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
     reason = None if (args.input or args.output) else _no_device()
@@ -93,6 +97,13 @@ def _controls(host: Host, args: argparse.Namespace) -> Iterator[Desk]:
             osc.start()
             stack.callback(osc.close)
             print(f"OSC: {osc.where[0]}:{osc.where[1]}", flush=True)
+        if not args.no_panel:
+            absent = link.missing()
+            if absent is None:
+                panel = stack.enter_context(link.Panel(host, desk, args.panel_port))
+                print(f"panel: {panel.url}", flush=True)
+            else:
+                print(absent, file=sys.stderr, flush=True)
         yield desk
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,31 @@ class Arena:
     def intact(self) -> bool:
         """Whether every canary between the pieces still stands."""
         return all(bool((view == _CANARY).all()) for view in self._canaries)
+
+
+def shared(size_bytes: int) -> tuple[int, NDArray[np.int64]]:
+    """Zeroed pages that another process can map by their file descriptor; touched, and locked where allowed.
+
+    Returns
+    -------
+    fd : int
+        To be handed on and closed by the caller.
+    words : ndarray of int64
+        The pages; they live as long as the array.
+    """
+    if sys.platform == "linux":
+        fd = os.memfd_create("rtgan-scope")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    size = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    os.ftruncate(fd, size)
+    words = np.frombuffer(mmap.mmap(fd, size), np.int64)
+    words[:] = 0
+    libc = _libc()
+    if libc is not None:
+        libc.mlock(ctypes.c_void_p(address_of(words)), ctypes.c_size_t(size))
+    return fd, words
 
 
 def _view(address: int, dtype: Any, count: int) -> NDArray[Any]:

@@ -154,6 +154,8 @@ class HotReload:
         self._watch.poll()
 
     def _reload(self, preset: Preset) -> None:
+        if preset == self._player.preset and preset.path == self._player.preset.path:
+            return  # the player wrote it
         self._player.load(preset)
         self._on_reload(preset)
 

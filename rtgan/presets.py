@@ -54,6 +54,7 @@ MOST_SNAPSHOTS = int(HOST_TARGETS["host.snapshot"].maximum)
 CROSSFADE_MS = (5.0, 10000.0)
 LAST_PROGRAM, LAST_BANK = 127, 16383
 LABEL = re.compile(r"[A-Za-z0-9]+([_-]?[A-Za-z0-9]+)*[_-]?")
+_LONGEST_STEM = 100
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEYS = {
     1: ("schema", "name", "description", "author", "tags", "chain"),
@@ -233,6 +234,16 @@ def find(name: str) -> Path:
         if path.is_file():
             return path
     raise UsageError(f"there is no preset '{name}'; known are: {', '.join(names())}")
+
+
+def own_path(name: str) -> Path:
+    """The file of a user's own preset that is called ``name``; `UsageError` if no file can be called by it."""
+    stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not stem:
+        raise UsageError(f"'{name}' holds no letter or digit that a file could be called by")
+    if len(stem) > _LONGEST_STEM:
+        raise UsageError(f"the name is too long; at most {_LONGEST_STEM} letters and digits are allowed")
+    return user_folder() / f"{stem}.yaml"
 
 
 def load(name: str, code: Code | None = None) -> Preset:

@@ -39,6 +39,7 @@ ORDER = (
     "recorder",
     "host",
     "control",
+    "panel",
     "demo warm",
     "live batch listing bench",
     "doctor",

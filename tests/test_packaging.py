@@ -57,6 +57,7 @@ def test_the_wheel_holds_everything_and_only_under_one_name(wheel: Path) -> None
         ("models", "*.ts", "rtgan/weights"),
         ("models", "*.rtgp", "rtgan/weights"),
         ("rtgan/demo", "*.flac", "rtgan/demo"),
+        ("rtgan/panel/static", "*", "rtgan/panel/static"),
         ("rtgan/train/configs", "*.yaml", "rtgan/train/configs"),
     ):
         found = sorted((ROOT / folder).glob(pattern))

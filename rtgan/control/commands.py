@@ -201,18 +201,13 @@ def _bind(control: Control, target: str, args: argparse.Namespace, in_preset: bo
         raise UsageError(f"there is no mode '{mode}'; allowed: {', '.join(bindings.MODES)}")
     binding = Binding(control, (target,), mode)
 
-    def others(known: tuple[Binding, ...]) -> tuple[Binding, ...]:
-        # The target gets this control instead of the one before.
-        kept = [replace(b, targets=tuple(t for t in b.targets if t != target)) for b in known]
-        return (*(b for b in kept if b.targets), binding)
-
     if in_preset:
         preset = presets.load(args.preset)
         assert preset.path is not None
-        presets.save(replace(preset, midi=others(preset.midi)), preset.path)
+        presets.save(replace(preset, midi=bindings.rebound(preset.midi, target, binding)), preset.path)
         where = preset.path
     else:
-        bindings.save_map(others(bindings.load_map()))
+        bindings.save_map(bindings.rebound(bindings.load_map(), target, binding))
         where = bindings.map_path()
     print(f"{control} moves {target} ({mode}); written to {where}")
     return 0

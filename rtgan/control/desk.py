@@ -270,6 +270,11 @@ class Desk:
         self._feedback.bind(found, {**own, **HOST_TARGETS})
         self._feedback.refresh({**graph.values(), **{f"host.{k}": v for k, v in engine.host_values.items()}})
 
+    @property
+    def global_map(self) -> tuple[Binding, ...]:
+        """The bindings that hold whatever preset plays."""
+        return self._global
+
     def reload(self) -> None:
         """Read the global map and the set list again.
 

@@ -53,3 +53,15 @@ def test_wrong_shapes_are_refused():
         rings.build(4, 2).write(np.zeros((1, 3), np.float32))
     with pytest.raises(ValueError, match="not possible"):
         rings.build(0, 1)
+
+
+def test_what_is_shown_goes_over_the_oldest():
+    ring = rings.build(8, 2)
+    records = np.arange(60, dtype=np.float32).reshape(30, 2)
+    for begin, end in ((0, 5), (5, 6), (6, 13), (13, 30)):
+        ring.show(records[begin:end])
+        assert ring.memory[rings.WRITTEN] == end
+        kept = ring.memory[rings.HEADER :].view(np.float32)[:16].reshape(8, 2)
+        newest = range(max(0, end - 8), end)
+        assert [kept[k % 8].tolist() for k in newest] == records[newest.start : end].tolist()
+    assert ring.overruns == 0

@@ -1,0 +1,99 @@
+// What the host tells, as it is now, and the one way to ask it for something.
+
+const KEY = "rtgan-token";
+const RETRY_MS = 1000;
+
+export const state = { about: {}, chain: null, values: {}, stats: {}, presets: [], midi: null, lock: { on: false } };
+const listeners = new Map();
+let socket = null;
+
+/** Call `act` whenever one of the topics has changed; "frame" brings pictures, "link" whether the host is there. */
+export function on(topics, act) {
+  for (const topic of topics.split(" ")) {
+    if (!listeners.has(topic)) listeners.set(topic, []);
+    listeners.get(topic).push(act);
+  }
+}
+
+function tell(topic, data) {
+  for (const act of listeners.get(topic) ?? []) act(data);
+}
+
+/** Ask for a command; what speaks against it comes as "error". */
+export function ask(command, values = {}) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ do: command, ...values }));
+}
+
+// However fast a hand moves, a parameter is sent once per picture.
+const moved = new Map();
+
+export function set(name, value) {
+  state.values[name] = value;
+  if (moved.size === 0) requestAnimationFrame(flush);
+  moved.set(name, value);
+}
+
+function flush() {
+  for (const [name, value] of moved) ask("set", { name, value });
+  moved.clear();
+}
+
+function token() {
+  if (location.hash.length > 1) {
+    sessionStorage.setItem(KEY, location.hash.slice(1));
+    // Whoever looks at this screen need not see it.
+    history.replaceState(null, "", location.pathname);
+  }
+  return sessionStorage.getItem(KEY) ?? "";
+}
+
+function take(topic, data) {
+  if (topic === "chain") state.values = {};
+  if (topic === "values") Object.assign(state.values, data);
+  else state[topic] = data;
+  tell(topic, data);
+}
+
+export function connect() {
+  const mine = new WebSocket(`ws://${location.host}/live`, ["rtgan", `token.${token() || "none"}`]);
+  socket = mine;
+  mine.binaryType = "arraybuffer";
+  mine.onopen = () => {
+    tell("link", "");
+    look();
+  };
+  mine.onmessage = ({ data }) => {
+    if (typeof data !== "string") return tell("frame", data);
+    const message = JSON.parse(data);
+    if (message.error) tell("error", message.error);
+    else take(message.topic, message.data);
+  };
+  mine.onclose = async () => {
+    if (socket !== mine) return;
+    tell("link", await reason());
+    setTimeout(connect, RETRY_MS);
+  };
+}
+
+async function reason() {
+  try {
+    const answer = await fetch("/api/about", { headers: { Authorization: `Bearer ${token() || "none"}` } });
+    if (answer.status === 401) return "This address is of another session. Open the one that rtgan live has printed.";
+  } catch {
+    // The host has gone, or is on its way.
+  }
+  return "The host has gone. Waiting for it to come back …";
+}
+
+function look() {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(document.hidden ? "rest" : "look");
+}
+
+document.addEventListener("visibilitychange", look);
+addEventListener("hashchange", () => {
+  token();
+  const old = socket;
+  socket = null;
+  old?.close();
+  connect();
+});

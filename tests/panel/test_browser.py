@@ -1,0 +1,298 @@
+"""The panel as a person meets it: a real Chromium, a real ``rtgan live``, a real JACK server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from stage import CHROMIUM, FLAGS, Stage, playing, speech
+from support import Jack
+
+from rtgan import presets
+
+pytestmark = [pytest.mark.jack, pytest.mark.slow]
+
+Page = Any
+AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.10.3.tgz"
+
+
+def absent(what: str) -> None:
+    """In CI a test that cannot run has failed."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} must be installed in CI")
+    pytest.skip(f"{what} is not installed")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    if not Path(CHROMIUM).exists():
+        absent("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        absent("playwright")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def stage(jack: Callable[..., Jack], tmp_path: Path) -> Iterator[Stage]:
+    """The podcast preset, somebody speaking into it."""
+    server = jack(512, wait=True)
+    with playing(server, tmp_path) as found, speech(server, tmp_path):
+        yield found
+
+
+@pytest.fixture
+def open_page(chromium: Any, stage: Stage) -> Iterator[Callable[..., Page]]:
+    """Open the panel; whatever a page asks of another machine, or complains of, fails the test."""
+    wrong: list[str] = []
+    contexts = []
+
+    def open_it(url: str = "", **options: Any) -> Page:
+        context = chromium.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(stage.base) else None)
+        page.goto(url or stage.url)
+        page.wait_for_selector("#strips .control", state="attached")
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    # A host that was ended on purpose refuses connections, or drops them.
+    assert [w for w in wrong if "net::ERR_CONNECTION_" not in w] == []
+
+
+def control(page: Page, name: str, kind: str) -> Any:
+    return page.locator(f"[data-name='{name}'] input[type={kind}]")
+
+
+def shown(page: Page, selector: str) -> Any:
+    """What the page will show, within a while; the page's policy forbids to evaluate text, for a test as well."""
+    from playwright.sync_api import expect
+
+    return expect(page.locator(selector))
+
+
+def heard_db(stage: Stage, seconds: int = 2) -> float:
+    """Level of what the host puts out now, captured by JACK's own recorder."""
+    file = stage.folder / "heard.wav"
+    subprocess.run(
+        ["jack_rec", "-f", str(file), "-d", str(seconds), "-b", "24", "PortAudio:out_0"],
+        env=stage.jack.env, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    samples, _ = soundfile.read(file, dtype="float32")
+    return float(10 * np.log10(np.mean(samples**2) + 1e-12))
+
+
+def test_a_control_that_is_turned_is_heard_and_all_pages_show_it(stage: Stage, open_page: Callable[..., Page]) -> None:
+    first, second = open_page(), open_page()
+    first.click("#tab-play")
+    before = heard_db(stage)
+    drive = control(first, "host.volume_db", "range")
+    drive.focus()
+    for _ in range(4):
+        first.keyboard.press("PageDown")
+    volume = stage.wait("/api/values", lambda v: v["host.volume_db"] < -20)["host.volume_db"]
+    assert before - heard_db(stage) == pytest.approx(-volume, abs=6)
+    shown(second, "#volume .value").to_have_value(f"{volume:g}")
+    # Text, with its range; what is out of range is not taken.
+    field = first.locator("[data-name='denoise.amount_db'] .value")
+    field.fill("12,5")
+    field.press("Enter")
+    stage.wait("/api/values", lambda v: v["denoise.amount_db"] == 12.5)
+    field.fill("1000")
+    field.press("Enter")
+    assert field.get_attribute("aria-invalid") is not None
+    field.press("Escape")
+    assert field.input_value() == "12.5"
+    # Double-click brings the default back; a switch is a switch; what others change is shown.
+    control(first, "denoise.amount_db", "range").dblclick()
+    default = stage.ask("/api/chain")[1]["strips"][1]["params"]["denoise.amount_db"]["default"]
+    stage.wait("/api/values", lambda v: v["denoise.amount_db"] == default)
+    control(first, "denoise.bypass", "checkbox").click()
+    stage.wait("/api/values", lambda v: v["denoise.bypass"] == 1)
+    stage.do("set", name="highpass.cutoff_hz", value=200)
+    for page in (first, second):
+        shown(page, "[data-name='highpass.cutoff_hz'] .value").to_have_value("200")
+        shown(page, "[data-name='denoise.bypass'] input").to_be_checked()
+        shown(page, "#edited").to_be_visible()
+
+
+def test_what_is_always_in_reach(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page = open_page(viewport={"width": 390, "height": 844})
+    for view in ("now", "play", "presets", "midi"):
+        page.click(f"#tab-{view}")
+        for button in ("panic", "mute", "bypass", "record", "lock"):
+            box = page.locator(f"#{button}").bounding_box()
+            assert box["y"] + box["height"] <= 844
+            assert box["height"] >= 44
+        assert page.evaluate("Math.max(...['html', 'main'].map((e) => document.querySelector(e).scrollWidth))") <= 390
+    page.click("#mute")
+    page.wait_for_selector("#mute[aria-pressed=true]")
+    stage.wait("/api/values", lambda v: v["host.mute"] == 1)
+    assert heard_db(stage, 1) < -100
+    page.click("#mute")
+    page.click("#bypass")
+    stage.wait("/api/values", lambda v: v["host.mute"] == 0 and v["host.bypass"] == 1)
+    page.click("#panic")
+    page.click("#record")
+    page.wait_for_selector("#record[aria-pressed=true]")
+    assert page.locator("#record-text").inner_text().startswith("00:0")
+    page.click("#record")
+    stage.wait("/api/stats", lambda s: s["recording"] is None)
+    assert soundfile.info(next((stage.folder / "takes").glob("take-*.wav"))).frames > 0
+    page.click("#lock")
+    page.click("#tab-play")
+    page.wait_for_selector("[data-name='denoise.amount_db'] input[type=range]:disabled")
+    assert page.locator("#volume input[type=range]").is_enabled()
+
+
+def test_presets_are_found_loaded_and_saved(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page, other = open_page(), open_page()
+    page.click("#tab-presets")
+    page.fill("#search", "low-lat")
+    assert page.locator("#list button").count() == 1
+    page.locator("#list button").click()
+    for each in (page, other):
+        shown(each, "h1").to_have_text("Stage")
+    page.fill("#search", "")
+    page.wait_for_selector("#list [aria-current]:has-text('Stage')")
+    assert page.locator("#save").is_disabled()
+    stage.do("set", name="denoise.amount_db", value=7)
+    page.wait_for_selector("#edited:visible")
+    page.fill("#save-name", "My stage")
+    page.click("text=Save as")
+    page.wait_for_selector("#edited", state="hidden")
+    page.wait_for_selector("#list [aria-current]:has-text('My stage'):has-text('yours')")
+    assert presets.load("my-stage").values()["denoise.amount_db"] == 7
+    page.fill("#save-name", "My stage")
+    page.click("text=Save as")
+    page.wait_for_selector("#toasts:has-text('there is a preset my-stage already')")
+    page.click("#next")
+    shown(page, "h1").not_to_have_text("My stage")
+
+
+def test_now_shows_what_sounds(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    shown(page, "#input-state").to_have_text("present")
+    shown(page, ".meter:first-child .bar").to_have_attribute("aria-valuenow", re.compile("-[1-3]?[0-9]"))
+    page.wait_for_timeout(3000)
+    for side in ("before", "after"):
+        ink = f"(c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size)({side})"
+        assert page.evaluate(ink) > 50
+    shown(page, "#latency").to_have_text("21.0 ms")
+    shown(page, "#load").to_have_text(re.compile("%"))
+    shown(page, "#voice-tile").to_be_visible()
+    page.click("#theme")
+    assert page.evaluate("document.documentElement.dataset.theme") in ("dark", "light")
+
+
+def test_a_controller_is_learned_by_a_click(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    page.click("#tab-play")
+    page.click("#pick")
+    page.click("#volume .chip")
+    shown(page, "#volume .chip").to_have_text("move a control")
+    page.click("#tab-midi")
+    page.wait_for_selector("#learn.live")
+    sender = (
+        "import time, mido\nmido.set_backend('mido.backends.rtmidi/UNIX_JACK')\n"
+        "name = next(n for n in mido.get_output_names() if 'midi_in' in n and n.startswith('rtgan'))\n"
+        "with mido.open_output(name) as port:\n"
+        "    time.sleep(0.3)\n"
+        "    for value in (100, 90, 80, 70, 64):\n"
+        "        port.send(mido.Message('control_change', control=74, value=value)); time.sleep(0.05)\n"
+        "    time.sleep(1.5)\n"
+        "    port.send(mido.Message('control_change', control=74, value=0)); time.sleep(0.5)\n"
+    )
+    subprocess.run([shutil.which("python") or "python3", "-c", sender], env=stage.jack.env, check=True, timeout=60)
+    page.wait_for_selector("#map tr:has-text('cc 74'):has-text('host.volume_db')")
+    stage.wait("/api/values", lambda v: v["host.volume_db"] == -60)
+    page.wait_for_selector("#volume .chip:has-text('cc 74')")
+    shown(page, "#midi-last").to_contain_text("control 74 0")
+    page.click("#map tr:has-text('cc 74') button")
+    page.wait_for_selector("#map tr:has-text('cc 74')", state="detached")
+
+
+def test_a_page_lives_through_a_reload_and_the_end_of_the_host(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    assert stage.token not in page.url, "whoever looks at the screen need not see it"
+    page.click("#tab-play")
+    page.reload()
+    page.wait_for_selector("#strips .control")
+    assert page.locator("#play").is_visible()
+    # The panel's own process is lost: the host starts it again, and the page comes back by itself.
+    tasks = Path(f"/proc/{stage.host.pid}/task").glob("*/children")
+    (panel,) = [int(pid) for task in tasks for pid in task.read_text().split()]
+    os.kill(panel, signal.SIGKILL)
+    page.wait_for_selector("#gone:visible")
+    page.wait_for_selector("#gone", state="hidden")
+    page.click("#mute")
+    stage.wait("/api/values", lambda v: v["host.mute"] == 1)
+    stage.host.send_signal(signal.SIGINT)
+    page.wait_for_selector("#gone:visible")
+    assert "The host has gone" in page.locator("#gone").inner_text()
+
+
+def test_strangers_see_nothing(stage: Stage, chromium: Any) -> None:
+    page = chromium.new_page()
+    page.goto(f"{stage.base}/#wrong")
+    page.wait_for_selector("#gone:has-text('another session')")
+    # Another page, and one whose name was rebound to this machine.
+    page.goto("data:text/html,<title>evil</title>")
+    tried = page.evaluate(
+        """async ([base, token]) => {
+            const socket = new Promise((done) => {
+                const s = new WebSocket(base.replace("http", "ws") + "/live", ["rtgan", "token." + token]);
+                s.onopen = () => done("open");
+                s.onerror = () => done("refused");
+            });
+            const read = fetch(base + "/api/values", { headers: { Authorization: "Bearer " + token } })
+                .then(() => "read", () => "refused");
+            const post = await fetch(base + "/api/panic", { method: "POST", mode: "no-cors", body: "{}" })
+                .then((a) => a.type, () => "refused");
+            return [await socket, await read, post];
+        }""",
+        [stage.base, stage.token],
+    )
+    assert tried[:2] == ["refused", "refused"]
+    page.close()
+
+
+def test_nobody_is_shut_out(stage: Stage, open_page: Callable[..., Page], tmp_path: Path) -> None:
+    """No violation by axe-core, in any view, dark and light, wide and narrow."""
+    try:
+        with urllib.request.urlopen(AXE, timeout=20) as answer:
+            (tmp_path / "axe.tgz").write_bytes(answer.read())
+    except (urllib.error.URLError, TimeoutError) as problem:
+        pytest.skip(f"axe-core cannot be had from {AXE}: {problem}")
+    shutil.unpack_archive(tmp_path / "axe.tgz", tmp_path / "axe", "gztar", filter="data")
+    script = (tmp_path / "axe" / "package" / "axe.min.js").read_text("utf-8")
+    stage.do("save", name="Mine")
+    for theme, width in (("dark", 1280), ("light", 1280), ("dark", 390)):
+        page = open_page(color_scheme=theme, viewport={"width": width, "height": 844})
+        page.evaluate(script)
+        for view in ("now", "play", "presets", "midi"):
+            page.click(f"#tab-{view}")
+            found = page.evaluate("axe.run()")
+            said = [f"{v['id']}: {[n['html'][:120] for n in v['nodes']][:4]}" for v in found["violations"]]
+            assert said == [], (theme, width, view)
+        page.close()
