@@ -34,7 +34,14 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=int, metavar="HZ", help="sample rate (default: the output device's)")
     add("--block", type=int, default=0, metavar="N", help="frames per block; 0 = least latency (default)")
     add("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE", help="set a parameter; repeatable")
-    add("--record", type=Path, metavar="FILE.wav", help="record wet, dry (FILE.dry.wav) and events; or a folder")
+    add(
+        "--record",
+        type=Path,
+        metavar="FILE.wav",
+        help="record wet, dry (FILE.dry.wav) and events; FILE.flac; or a folder",
+    )
+    add("--pre-roll", type=float, default=10.0, metavar="S",
+        help="what a recording begun by a control holds of the time before (default: 10)")  # fmt: skip
     add("--seconds", type=float, metavar="S", help="stop after this long")
     add("--midi-in", action="append", default=[], metavar="NAME", help="MIDI input, by part of its name; repeatable")
     add("--midi-out", action="append", default=[], metavar="NAME", help="MIDI output for lights and motor faders")

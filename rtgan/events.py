@@ -39,6 +39,7 @@ HEARD = 23  #: telemetry: a MIDI message took effect; a, b as in MIDI
 ACTION = 24  #: telemetry: a controller asks for something only Python can do; a = action, b = graph serial, x = value
 PANICKED = 25  #: telemetry: a panic begins
 TAPING = 26  #: telemetry: the tape runs from here on
+TAPE_LOST = 27  #: telemetry: a = frames that found no room on the tape, b = how many before them did
 
 #: "As soon as possible" as an event time.
 NOW = -1

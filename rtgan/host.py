@@ -24,7 +24,7 @@ from rtgan.io.devices import Device, Stream
 from rtgan.offline import ENGINE_RATES_HZ, Step, process
 from rtgan.params import Param
 from rtgan.presets import Preset
-from rtgan.recorder import Recorder, take_path
+from rtgan.recorder import Heard, Message, Past, Recorder, take_path
 
 __all__ = ["Host", "Stats", "process"]
 
@@ -33,6 +33,7 @@ _TAPE_FRAMES = 1 << 19
 _GONE_S = 2.0
 _MOST_WARNINGS = 20
 _STUCK: list[object] = []
+_MOST_PRE_ROLL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class Host:
     settings : mapping, optional
         Values on top of the preset's, by ``plugin.param``.
     record : Path, optional
-        Record to this WAV file, or into this folder; see `rtgan.recorder.Recorder`.
+        Record to this WAV or FLAC file, or into this folder; see `rtgan.recorder.Recorder`.
+    pre_roll_s : float
+        How much of what was heard before it a recording that begins while playing holds, 0 to 60.
     source : ndarray, optional
         (channels, samples) to play through a built-in clocked device instead of a sound card.
     on_record : callable, optional
@@ -140,11 +143,14 @@ class Host:
         out_channels: Sequence[int] | None = None,
         settings: Mapping[str, object] | None = None,
         record: Path | str | None = None,
+        pre_roll_s: float = 0.0,
         source: NDArray[np.float32] | None = None,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
         if not 0 <= block <= 16384:
             raise UsageError(f"the block size {block} is out of range; allowed: 0 (device's choice) to 16384")
+        if not 0 <= pre_roll_s <= _MOST_PRE_ROLL_S:
+            raise UsageError(f"the pre-roll of {pre_roll_s:g} s is out of range; allowed: 0 to {_MOST_PRE_ROLL_S:g}")
         self.preset = presets.load(preset) if isinstance(preset, str) else preset
         self.block = block
         self._source = source
@@ -166,13 +172,15 @@ class Host:
             device_out=max(outs),
             in_map=tuple(c - 1 for c in ins),
             out_map=tuple(c - 1 for c in outs),
-            tape_frames=_TAPE_FRAMES if record else 0,
+            tape_frames=_TAPE_FRAMES if record or pre_roll_s else 0,
         )
+        self._keep_frames = round(pre_roll_s * self.sample_rate_hz)
+        self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
         self._graph = self._build(self.preset, self._settings)
         self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
-        # Values by serial as of the telemetry read so far, not as of now: what the event log begins from.
-        self._logged = {self._graph.serial: dict(self._graph.values())}
-        self._logged_host = {f"host.{k}": p.default for k, p in HOST_PARAMS.items()}
+        # Values by serial as published, and what has been done since as of the telemetry read so far, not as of now.
+        self._published = {self._graph.serial: dict(self._graph.values())}
+        self._past = Past(self.preset, self._graph.values(), {f"host.{k}": p.default for k, p in HOST_PARAMS.items()})
         self.engine.publish(self._graph)
         self.engine.start_silent()
         self._record = take_path(Path(record)) if record else None
@@ -262,10 +270,10 @@ class Host:
                 engine.address,
             )
         try:
-            if self._record is not None and engine.tape is not None:
-                self._recorder = Recorder(self._record, engine.tape, self.sample_rate_hz, engine.channels)
+            if self._record is not None:
+                self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels)
                 # What the values are before anything can change them.
-                self._begin_log(0)
+                self._recorder.begin(0, self._past)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
             self._thread.start()
             self._stream.start()
@@ -342,15 +350,17 @@ class Host:
             self.prepare(self.engine, graph, chosen)
         with self._lock:
             self._serials[graph.serial] = (graph, chosen)
-            self._logged[graph.serial] = dict(graph.values())
+            self._published[graph.serial] = dict(graph.values())
             self._graph = graph
             self.preset = chosen
+            if not self._adopted:
+                self._past.restart(chosen, graph.values())
             self._forget(self.engine.publish(graph))
 
     def _forget(self, serial: int) -> None:
         """Let go of a graph that no longer plays, or never did."""
         self._serials.pop(serial, None)
-        self._logged.pop(serial, None)
+        self._published.pop(serial, None)
         self._waiting = [w for w in self._waiting if w[0].serial != serial]
 
     def panic(self) -> None:
@@ -377,7 +387,7 @@ class Host:
         return self._recorder.path if self._recorder is not None else None
 
     def record(self, target: Path | str) -> None:
-        """Begin to record while playing; one that runs ends.
+        """Begin to record while playing, the pre-roll included; one that runs ends.
 
         Such a take is performed again from rest: its first moments may differ, as nothing that sounded before is
         part of it. A recording from the start (``Host(record=...)``) is exact.
@@ -385,22 +395,39 @@ class Host:
         path = take_path(Path(target))
         with self._polling:
             self.stop_recording()
-            if self.engine.tape is not None:
-                self.engine.tape.read()
-            tape = self.engine.run_tape(_TAPE_FRAMES)
             try:
-                recorder = Recorder(path, tape, self.sample_rate_hz, self.engine.channels)
-            except BaseException as problem:
-                self._stop_tape()
-                if isinstance(problem, OSError):
-                    raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
-                raise
+                recorder = Recorder(path, self.sample_rate_hz, self.engine.channels)
+            except OSError as problem:
+                raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
+            self._poll()
             with self._lock:
+                heard = self._heard
+                if heard is None:
+                    if self.engine.tape is not None:
+                        self.engine.tape.read()
+                    self._heard = Heard(self.engine.run_tape(_TAPE_FRAMES), 0)
+                elif heard.begin_kept is not None:
+                    recorder.begin(heard.begin_kept, self._past)
+                    recorder.append(heard.kept)
                 self._recorder = recorder
 
+    def mark(self, name: str = "", position: int | None = None) -> str:
+        """Put a marker into the recording, at an engine's sample or now. Any thread.
+
+        Returns
+        -------
+        str
+            Its name, by default its number.
+        """
+        with self._lock:
+            if self._recorder is None:
+                raise RtganError("a marker needs a recording, and none runs")
+            return self._recorder.mark(self.engine.counters.position_samples if position is None else position, name)
+
     def _stop_tape(self) -> None:
-        """Let the audio thread put the tape down, and read all that it reported until then."""
-        self.engine.stop_tape()
+        """Read all that the audio thread reported until now; without pre-roll it puts the tape down."""
+        if not self._keep_frames:
+            self.engine.stop_tape()
         deadline = time.monotonic() + 0.5
         callbacks = self.engine.counters.callbacks
         while self.running and self.engine.counters.callbacks < callbacks + 2 and time.monotonic() < deadline:
@@ -415,6 +442,9 @@ class Host:
             self._stop_tape()
             with self._lock:
                 recorder, self._recorder = self._recorder, None
+                if not self._keep_frames and self._heard is not None:
+                    self._heard.stop()
+                    self._heard = None
             recorder.close()
             if recorder.problem:
                 self._problems.append(recorder.problem)
@@ -505,7 +535,7 @@ class Host:
             problems.append(self._recorder.problem)
         if counters.tape_dropped_frames:
             lost = counters.tape_dropped_frames / self.sample_rate_hz
-            problems.append(f"the recording lacks {lost:.2f} s that could not be written in time")
+            problems.append(f"the recording is silent for {lost:.2f} s that could not be written in time")
         return Stats(
             seconds=counters.position_samples / self.sample_rate_hz,
             in_db=self._meters[0],
@@ -548,6 +578,7 @@ class Host:
 
     def _poll(self) -> None:
         with self._polling:
+            ready = self._heard.ready if self._heard is not None else 0
             for record in self.engine.poll():
                 with self._lock:
                     self._note(record)
@@ -558,29 +589,17 @@ class Host:
                         # Someone else's code: it must end neither the recording nor what others are told.
                         self.warn(str(problem) if isinstance(problem, RtganError) else f"a listener met {problem!r}")
             with self._lock:
-                if self._recorder is not None:
-                    self._recorder.drain()
+                frames = self._heard.read(ready) if self._heard is not None else None
+                if self._recorder is not None and frames is not None:
+                    self._recorder.append(frames)
+                begin = self._heard.begin_kept if self._heard is not None else None
+                self._past.forget(self.engine.counters.position_samples if begin is None else begin)
 
-    def _log(self, line: Callable[[Recorder], str]) -> None:
-        """Add to the event log, if there is one that has begun."""
+    def _did(self, deed: Step | Message) -> None:
+        """Keep what was done, for the event log that runs and one that may begin."""
+        self._past.deeds.append(deed)
         if self._recorder is not None and self._recorder.begun:
-            self._recorder.log(line(self._recorder))
-
-    def _begin_log(self, position: int) -> None:
-        recorder = self._recorder
-        if recorder is None or recorder.begun:
-            return
-        recorder.begun = True
-        recorder.origin = position
-        recorder.graphs_before = max(0, len(self._adopted) - 1)
-        # What is published but not yet taken by the audio thread comes into the log when it is.
-        serial = next(reversed(self._adopted), self._graph.serial)
-        values = dict(self._logged[serial])
-        if position:
-            defaults = {f"host.{k}": p.default for k, p in HOST_PARAMS.items()}
-            values |= {k: v for k, v in self._logged_host.items() if v != defaults[k]}
-        preset = self._serials[serial][1]
-        recorder.log(offline.log_header(preset, self.sample_rate_hz, self.engine.channels, values))
+            self._recorder.log(deed)
 
     def _note(self, record: Record) -> None:
         if record.kind == events.METER:
@@ -588,18 +607,26 @@ class Host:
         elif record.kind == events.STOPPED:
             self._silent.set()
         elif record.kind == events.TAPING:
-            self._begin_log(record.when)
+            if self._heard is not None:
+                self._heard.begin(record.when)
+            if self._recorder is not None and not self._recorder.begun:
+                self._recorder.begin(record.when, self._past)
+        elif record.kind == events.TAPE_LOST and self._heard is not None:
+            self._heard.lost(record.b, record.a)
         elif record.kind == events.APPLIED:
             self._log_change(record)
         elif record.kind == events.HEARD:
             data = record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)]
-            self._log(lambda r: offline.log_midi(record.when - r.origin, data, record.b))
+            self._did(Message(record.when, data, record.b))
         elif record.kind == events.PANICKED:
-            self._log(lambda r: offline.log_step(Step(record.when - r.origin, panic=True)))
+            self._did(Step(record.when, panic=True))
         elif record.kind == events.SWAP_BEGUN:
-            if self._adopted and record.b in self._serials:
-                preset, values = self._serials[record.b][1], dict(self._logged[record.b])
-                self._log(lambda r: offline.log_step(Step(record.when - r.origin, preset=preset, values=values)))
+            if record.b in self._serials:
+                preset, values = self._serials[record.b][1], self._published[record.b]
+                if self._adopted:
+                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted)))
+                else:
+                    self._past.restart(preset, values)
             for graph, index, value in self._waiting:
                 if graph.serial == record.b:
                     self.engine.set_param(graph, index, value)
@@ -610,22 +637,9 @@ class Host:
 
     def _log_change(self, record: Record) -> None:
         name = self.name_of(record)
-        number = self._adopted.get(record.b, 0)
-        known = self._logged_host if record.b == HOST else self._logged.get(record.b)
-        if name and known is not None:
-            known[name] = record.x
         if name:
-            self._log(
-                lambda r: offline.log_step(
-                    Step(
-                        record.when - r.origin,
-                        name,
-                        record.x,
-                        graph=max(0, number - r.graphs_before) if record.b != HOST else 0,
-                        ramp_samples=int(record.y),
-                    )
-                )
-            )
+            number = self._adopted.get(record.b, 0) if record.b != HOST else 0
+            self._did(Step(record.when, name, record.x, graph=number, ramp_samples=int(record.y)))
 
 
 def length_of(status: int) -> int:
@@ -641,6 +655,7 @@ def names_of(record: Record) -> dict[str, Any]:
         events.APPLIED: "param", events.METER: "meter", events.FAULT: "fault", events.RECOVERED: "recovered",
         events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
         events.HEARD: "midi", events.ACTION: "action", events.PANICKED: "panic", events.TAPING: "taping",
+        events.TAPE_LOST: "tape_lost",
     }.get(record.kind, str(record.kind))  # fmt: skip
     line: dict[str, Any] = {"kind": kind, "position": record.when}
     if record.kind == events.METER:

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         "in_channels": args.in_channels,
         "out_channels": args.out_channels,
         "record": args.record,
+        "pre_roll_s": args.pre_roll,
     }
     with _telemetry(args.telemetry) as write:
         if reason is None:

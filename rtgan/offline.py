@@ -341,6 +341,16 @@ def log_midi(position: int, message: bytes, port: int) -> str:
     return json.dumps({"position": position, "midi": message.hex(" "), "port": port})
 
 
+def log_marker(position: int, name: str) -> str:
+    """A line of an event log: a marker, which changes nothing."""
+    return json.dumps({"position": position, "marker": name})
+
+
+def log_part(name: str) -> str:
+    """A line of an event log: the sound goes on in this file."""
+    return json.dumps({"part": name})
+
+
 def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, float], list[Step], int]:
     """Read an event log: the preset it began with, its values, what happened in order, and the sample rate.
 
@@ -369,7 +379,7 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
         preset = _logged_preset(head["preset"], f"{path}:1", allow_code)
         for number, line in enumerate(lines[1:], 2):
             entry = json.loads(line)
-            if "midi" in entry:
+            if "midi" in entry or "marker" in entry or "part" in entry:
                 continue
             if "panic" in entry:
                 found.append((Step(int(entry["position"]), panic=True), number))

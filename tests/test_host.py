@@ -230,7 +230,7 @@ def test_the_sound_goes_on_and_is_polled_after_anything() -> None:
         host._note = broken  # type: ignore[method-assign]
         wait_for(lambda: "KeyError('once')" in " ".join(host.stats().warnings))
         host.set("host.volume_db", -3)
-        wait_for(lambda: host.values["host.volume_db"] == -3 and host._logged_host["host.volume_db"] == -3)
+        wait_for(lambda: host.values["host.volume_db"] == -3 and host._past.values.get("host.volume_db") == -3)
 
 
 def test_a_recording_that_cannot_be_is_refused_and_the_next_one_is_whole(
