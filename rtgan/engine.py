@@ -893,8 +893,8 @@ class Engine:
         return {name: float(row[TARGET]) for name, row in zip(HOST_PARAMS, self._host, strict=False)}
 
     def start_silent(self) -> None:
-        """Begin at zero gain, so that the first sound fades in. Before the stream starts."""
-        self._fade[levels.RAMP_TARGET] = 0.0
+        """Begin at zero gain, so that the first sound fades in. While no stream runs."""
+        self._fade[:] = 0.0
         self._words[E_STOPPED] = 1
         self.send(Record(events.FADE_IN, 0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ __all__ = ["Host", "Stats", "process"]
 _POLL_S = 0.02
 _TAPE_FRAMES = 1 << 19
 _GONE_S = 2.0
+_AGAIN_S = 0.5
 _MOST_WARNINGS = 20
 _STUCK: list[object] = []
 _MOST_PRE_ROLL_S = 60.0
@@ -67,6 +69,8 @@ class Stats:
         What plugins let others read, such as ``denoise.voice``, the chance that somebody speaks.
     warnings : tuple of str
         What was asked for and could not be done, such as a preset that is broken; the sound goes on.
+    device : str
+        What is wrong with the device, such as that it has gone; empty while it plays.
     """
 
     seconds: float = 0.0
@@ -84,6 +88,7 @@ class Stats:
     dropped: int = 0
     readings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    device: str = ""
 
 
 def _db(power: float) -> float:
@@ -111,6 +116,8 @@ class Host:
         Record to this WAV or FLAC file, or into this folder; see `rtgan.recorder.Recorder`.
     pre_roll_s : float
         How much of what was heard before it a recording that begins while playing holds, 0 to 60.
+    wait_s : float
+        How long to wait for a device that has gone, from 0.
     source : ndarray, optional
         (channels, samples) to play through a built-in clocked device instead of a sound card.
     on_record : callable, optional
@@ -144,6 +151,7 @@ class Host:
         settings: Mapping[str, object] | None = None,
         record: Path | str | None = None,
         pre_roll_s: float = 0.0,
+        wait_s: float = math.inf,
         source: NDArray[np.float32] | None = None,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
@@ -151,6 +159,8 @@ class Host:
             raise UsageError(f"the block size {block} is out of range; allowed: 0 (device's choice) to 16384")
         if not 0 <= pre_roll_s <= _MOST_PRE_ROLL_S:
             raise UsageError(f"the pre-roll of {pre_roll_s:g} s is out of range; allowed: 0 to {_MOST_PRE_ROLL_S:g}")
+        if not wait_s >= 0:
+            raise UsageError(f"waiting {wait_s:g} s for a device is not possible; allowed: from 0")
         self.preset = presets.load(preset) if isinstance(preset, str) else preset
         self.block = block
         self._source = source
@@ -201,6 +211,14 @@ class Host:
         self._problems: list[str] = []
         self._warnings: tuple[str, ...] = ()
         self._last_seen = (-1, 0.0)
+        self._wait_s = wait_s
+        self._device = ""
+        self._gone_at: float | None = None
+        self._tried_at = 0.0
+        self._slips = 0
+        # Whether a stream is meant to run; a stream is opened and closed by one thread at a time.
+        self._started = False
+        self._opening = threading.Lock()
         # Serial of every graph the audio thread has taken, and its number in the order of taking.
         self._adopted: dict[int, int] = {}
         self._waiting: list[tuple[Graph, int, float]] = []
@@ -222,10 +240,7 @@ class Host:
         wanted = rate_hz if rate_hz is not None else round(self.output.rate_hz) if self.output else 48000
         if rate_hz is None and wanted not in ENGINE_RATES_HZ:
             wanted = 48000  # most devices and servers convert; one that does not says so when it is opened
-        if wanted not in ENGINE_RATES_HZ:
-            allowed = ", ".join(str(r) for r in ENGINE_RATES_HZ)
-            raise UsageError(f"the sample rate {wanted} Hz is not supported; allowed: {allowed} Hz")
-        return wanted
+        return offline.engine_rate(wanted)
 
     def _check_channels(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> None:
         for kind, chosen, device in (("input", ins, self.input), ("output", outs, self.output)):
@@ -259,16 +274,7 @@ class Host:
             self._stream = ClockedStream(engine, frames, self.block or 128)
         else:
             assert self.input is not None and self.output is not None
-            self._stream = Stream(
-                self.input,
-                self.output,
-                self.sample_rate_hz,
-                self.block,
-                engine.device_in,
-                engine.device_out,
-                engine.callback_address,
-                engine.address,
-            )
+            self._stream = self._open(self.input, self.output)
         try:
             if self._record is not None:
                 self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels)
@@ -277,13 +283,29 @@ class Host:
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
             self._thread.start()
             self._stream.start()
+            self._started = True
         except BaseException:
             self._stream.close()
             self._finish()
             raise
 
+    def _open(self, input: Device, output: Device) -> Stream:
+        engine = self.engine
+        return Stream(
+            input,
+            output,
+            self.sample_rate_hz,
+            self.block,
+            engine.device_in,
+            engine.device_out,
+            engine.callback_address,
+            engine.address,
+        )
+
     def stop(self) -> None:
         """Fade out, give the devices back, finish the recording."""
+        with self._opening:
+            self._started = False
         if self._stream is None:
             self._finish()
             return
@@ -292,7 +314,8 @@ class Host:
             self.engine.send(Record(events.FADE_OUT, events.NOW))
             # The fade is a matter of milliseconds; a device that has gone never answers.
             self._silent.wait(0.5)
-        self.stuck = not self._stream.close()
+        if self._gone_at is None:
+            self.stuck = not self._stream.close()
         if self.stuck:
             # PortAudio may still call into this memory: it must not be given back.
             _STUCK.append(self)
@@ -490,13 +513,25 @@ class Host:
         A server that dies does not always tell PortAudio: a stream that has not called for two seconds counts
         as gone.
         """
-        if self._stream is None or not self._stream.active:
+        if self._stream is None or self._gone_at is not None or not self._stream.active:
             return False
         now = time.monotonic()
         callbacks = self.engine.counters.callbacks
         if callbacks != self._last_seen[0]:
             self._last_seen = (callbacks, now)
         return now - self._last_seen[1] < _GONE_S
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the device has gone and will be taken up again when it comes back."""
+        if not self._started or not isinstance(self._stream, Stream) or self.stuck or self.running:
+            return False
+        return self._gone_at is None or time.monotonic() - self._gone_at < self._wait_s
+
+    @property
+    def device(self) -> str:
+        """What is wrong with the device, in one sentence; empty while it plays."""
+        return self._device
 
     @property
     def source_ended(self) -> bool:
@@ -543,7 +578,7 @@ class Host:
             load=load,
             worst_load=worst,
             xruns=counters.xruns,
-            slips=self._stream.slips if self._stream else 0,
+            slips=self._slips + (self._stream.slips if self._stream and self._gone_at is None else 0),
             faults=self._graph.faults,
             bad_input=counters.bad_input_samples,
             limited=counters.limited_samples,
@@ -552,14 +587,16 @@ class Host:
             dropped=counters.events_dropped,
             readings=self._graph.readings,
             warnings=self._warnings,
+            device=self._device,
         )
 
     def latency_ms(self) -> dict[str, float | None]:
         """Delay by part: device in, each plugin, device out."""
-        device: tuple[float, float] | None = self._stream.latency_ms() if self._stream else None
+        stream = self._stream if self._gone_at is None else None
+        device: tuple[float, float] | None = stream.latency_ms() if stream else None
         parts: dict[str, float | None] = {"device in": device[0] if device else None}
-        if self._stream and self._stream.ring_ms:
-            parts["ring"] = self._stream.ring_ms
+        if stream and stream.ring_ms:
+            parts["ring"] = stream.ring_ms
         for label, samples in self._graph.parts:
             if samples:
                 parts[label] = samples / self.sample_rate_hz * 1000
@@ -570,11 +607,69 @@ class Host:
 
     def _watch(self) -> None:
         while not self._halt.wait(_POLL_S):
+            # This thread carries every control and the recording: it lives as long as the sound.
+            for duty in (self._poll, self._mind_device):
+                try:
+                    duty()
+                except Exception as problem:
+                    self.warn(f"the host's thread met {problem!r}")
+
+    def _mind_device(self) -> None:
+        """Notice that the device has gone, and play on when it is back."""
+        with self._opening:
+            stream = self._stream
+            if not self._started or not isinstance(stream, Stream) or self.stuck:
+                return
+            now = time.monotonic()
+            if self._gone_at is None:
+                if not self.running:
+                    self._gone_at = self._tried_at = now
+                    self._lose(stream)
+            elif now - self._tried_at >= _AGAIN_S:
+                self._tried_at = now
+                self._resume()
+
+    def _lose(self, stream: Stream) -> None:
+        self._slips += stream.slips
+        # Its clock may have gone with it; who follows it opens it anew.
+        self.engine.follow_clock(0, 0)
+        self.stuck = not stream.close()
+        if self.stuck:
+            _STUCK.append(self)
+        self._device = f"{stream.name} has gone; waiting for it"
+        self._tell(Record(events.DEVICE_GONE, self.engine.counters.position_samples))
+
+    def _resume(self) -> None:
+        """Open the same devices by their names; what the plugins hold is as it was, and the sound fades in."""
+        assert self.input is not None and self.output is not None
+        io_devices.refresh()
+        known = io_devices.devices()
+        engine = self.engine
+        inputs = [d for d in known if d.plug == self.input.plug and d.inputs >= engine.device_in]
+        outputs = [d for d in known if d.plug == self.output.plug and d.outputs >= engine.device_out]
+        if not inputs or not outputs:
+            return
+        try:
+            stream = self._open(inputs[0], outputs[0])
+            engine.start_silent()
             try:
-                self._poll()
-            except Exception as problem:
-                # This thread carries every control and the recording: it lives as long as the sound.
-                self.warn(f"the host's thread met {problem!r}")
+                stream.start()
+            except RtganError:
+                stream.close()
+                raise
+        except RtganError as problem:
+            self._device = str(problem)
+            return
+        self.input, self.output, self._stream = inputs[0], outputs[0], stream
+        away_s = time.monotonic() - (self._gone_at or 0.0)
+        self._last_seen = (-1, 0.0)
+        self._gone_at = None
+        self._device = ""
+        position = engine.counters.position_samples
+        self._tell(Record(events.DEVICE_BACK, position))
+        with self._lock:
+            if self._recorder is not None:
+                self._recorder.mark(position, f"{away_s:.1f} s without a device")
 
     def _poll(self) -> None:
         with self._polling:
@@ -582,18 +677,21 @@ class Host:
             for record in self.engine.poll():
                 with self._lock:
                     self._note(record)
-                for listener in tuple(self._listeners):
-                    try:
-                        listener(record)
-                    except Exception as problem:
-                        # Someone else's code: it must end neither the recording nor what others are told.
-                        self.warn(str(problem) if isinstance(problem, RtganError) else f"a listener met {problem!r}")
+                self._tell(record)
             with self._lock:
                 frames = self._heard.read(ready) if self._heard is not None else None
                 if self._recorder is not None and frames is not None:
                     self._recorder.append(frames)
                 begin = self._heard.begin_kept if self._heard is not None else None
                 self._past.forget(self.engine.counters.position_samples if begin is None else begin)
+
+    def _tell(self, record: Record) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(record)
+            except Exception as problem:
+                # Someone else's code: it must end neither the recording nor what others are told.
+                self.warn(str(problem) if isinstance(problem, RtganError) else f"a listener met {problem!r}")
 
     def _did(self, deed: Step | Message) -> None:
         """Keep what was done, for the event log that runs and one that may begin."""
@@ -655,7 +753,7 @@ def names_of(record: Record) -> dict[str, Any]:
         events.APPLIED: "param", events.METER: "meter", events.FAULT: "fault", events.RECOVERED: "recovered",
         events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
         events.HEARD: "midi", events.ACTION: "action", events.PANICKED: "panic", events.TAPING: "taping",
-        events.TAPE_LOST: "tape_lost",
+        events.TAPE_LOST: "tape_lost", events.DEVICE_GONE: "device_gone", events.DEVICE_BACK: "device_back",
     }.get(record.kind, str(record.kind))  # fmt: skip
     line: dict[str, Any] = {"kind": kind, "position": record.when}
     if record.kind == events.METER:

@@ -34,6 +34,14 @@ _HOST = "host."
 Prepare = Callable[[Engine, Graph, Preset], None]
 
 
+def engine_rate(rate_hz: int) -> int:
+    """A sample rate that the engine runs at; `UsageError` for any other."""
+    if rate_hz not in ENGINE_RATES_HZ:
+        allowed = ", ".join(str(r) for r in ENGINE_RATES_HZ)
+        raise UsageError(f"the sample rate {rate_hz} Hz is not supported; allowed: {allowed} Hz")
+    return rate_hz
+
+
 @dataclass(frozen=True)
 class Step:
     """Something that happened in a performance.
