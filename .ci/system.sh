@@ -1,5 +1,5 @@
 #!/bin/sh
-# System packages for `make live` (PortAudio, a virtual environment) and `make test` (a JACK server, a compiler).
+# System packages for `make live` (PortAudio, a virtual environment) and `make test` (JACK and PipeWire servers, a compiler).
 # Installs what is missing through apt when root; otherwise prints the exact command and goes on.
 set -eu
 
@@ -33,6 +33,11 @@ if [ "${1:-live}" = test ]; then
     command -v jack-play >/dev/null 2>&1 || want jack-tools
     command -v jack_midi_clock >/dev/null 2>&1 || want jack-midi-clock
     [ -x /usr/bin/chromium ] || want chromium fonts-dejavu-core
+    for program in pipewire wireplumber pipewire-pulse pw-jack pw-link pactl dbus-daemon; do
+        command -v $program >/dev/null 2>&1 && continue
+        want pipewire pipewire-bin wireplumber pipewire-pulse pipewire-jack pulseaudio-utils dbus
+        break
+    done
     command -v cc >/dev/null 2>&1 || want gcc libc6-dev
 fi
 

@@ -279,8 +279,9 @@ class JackMidi:
         client, self._client = self._client, None
         if client is None:
             return
-        if not self._engine.follow_clock(0, 0):
-            _STUCK.append((self, self._engine))  # the audio thread hangs in the client
+        if not self._engine.follow_clock(0, 0) or self.gone:
+            # The audio thread hangs in the client, or its server has died: closing it then has been seen to crash.
+            _STUCK.append((self, self._engine))
             return
         closer = threading.Thread(target=self._library.jack_client_close, args=(client,), daemon=True)
         closer.start()
