@@ -472,8 +472,10 @@ def _apply(engine: Any, record: Any) -> None:
 
 @inline
 def _record(engine: Any, n: Any) -> None:
-    """Append dry and wet to the tape, and show them to whoever looks; what finds no room on the tape is told, so that
-    its reader can keep the time."""
+    """Show dry and wet to whoever looks, and append them to the tape.
+
+    What finds no room on the tape is told, so that its reader can keep the time.
+    """
     e = i64p(engine)
     tape = e[E_TAPING]
     if tape == 0 and e[E_SHOWING] == 0:

@@ -22,8 +22,8 @@ from rtgan.control.osc import Osc, parse_where
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.host import Host, Stats, names_of
-from rtgan.panel import link
 from rtgan.io.virtual_mic import VirtualMic
+from rtgan.panel import link
 from rtgan.presets import Preset
 
 _STATUS_S = 0.1
