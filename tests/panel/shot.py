@@ -1,4 +1,4 @@
-"""Pictures of the panel: ``python tests/panel/shot.py FOLDER``; ``docs/panel.png`` is its ``dark-now.png`` in 128 colours."""
+"""Pictures of the panel: ``python tests/panel/shot.py FOLDER``; ``docs/panel.png`` is its ``dark-now.png``."""
 
 from __future__ import annotations
 
