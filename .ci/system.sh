@@ -1,5 +1,5 @@
 #!/bin/sh
-# System packages for `make live` (PortAudio, a virtual environment) and `make test` (a JACK server, a compiler).
+# System packages for `make live` (PortAudio, a virtual environment) and `make test` (JACK and PipeWire servers, a compiler).
 # Installs what is missing through apt when root; otherwise prints the exact command and goes on.
 set -eu
 
@@ -11,7 +11,8 @@ fi
 
 missing=""
 want() { missing="$missing $*"; }
-library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
+# Debian keeps ldconfig where only root looks.
+library() { PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null | grep -q "$1"; }
 
 case "$(uname -s)" in
     Linux) ;;
@@ -30,7 +31,13 @@ if [ "${1:-live}" = test ]; then
     command -v jackd >/dev/null 2>&1 || want jackd2
     command -v jack_lsp >/dev/null 2>&1 || want jack-tools
     command -v jack-play >/dev/null 2>&1 || want jack-tools
+    command -v jack_midi_clock >/dev/null 2>&1 || want jack-midi-clock
     [ -x /usr/bin/chromium ] || want chromium fonts-dejavu-core
+    for program in pipewire wireplumber pipewire-pulse pw-jack pw-link pactl dbus-daemon; do
+        command -v $program >/dev/null 2>&1 && continue
+        want pipewire pipewire-bin wireplumber pipewire-pulse pipewire-jack pulseaudio-utils dbus
+        break
+    done
     command -v cc >/dev/null 2>&1 || want gcc libc6-dev
 fi
 

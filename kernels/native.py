@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numba
 from llvmlite import ir
@@ -59,10 +60,25 @@ NODE_SIGNATURE = types.void(types.int64, types.int64, types.int64)
 
 
 def kernel(*signatures: Any, fastmath: bool = False) -> Callable[[_F], _F]:
-    """Compile a kernel on arrays or scalars that Python may call: explicit signatures, cached, no GIL."""
-    decorate: Callable[[_F], _F] = _njit(
-        list(signatures), cache=True, nogil=True, fastmath=fastmath, error_model="numpy", boundscheck=False
-    )
+    """Make a kernel on arrays or scalars that Python may call: explicit signatures, cached, no GIL.
+
+    It is taken from the cache, or compiled, at its first call: a start to play needs hardly any of them.
+    """
+
+    def decorate(function: _F) -> _F:
+        compiled: Any = None
+
+        @wraps(function)
+        def call(*arguments: Any) -> Any:
+            nonlocal compiled
+            if compiled is None:
+                compiled = _njit(
+                    list(signatures), cache=True, nogil=True, fastmath=fastmath, error_model="numpy", boundscheck=False
+                )(function)
+            return compiled(*arguments)
+
+        return cast(_F, call)
+
     return decorate
 
 

@@ -47,7 +47,7 @@ PASS_EDGE, STOP_EDGE = 0.45, 0.55
 
 
 @emitted(4)
-def _dot(v: Vectors, x: Any, taps: Any, count: Any, target: Any) -> None:
+def dot(v: Vectors, x: Any, taps: Any, count: Any, target: Any) -> None:
     """Dot product of ``count`` numbers, a multiple of 16, to one float32."""
     builder = v.builder
     sums = [builder.alloca(v.constant(0).type) for _ in range(2)]
@@ -110,7 +110,7 @@ def pull(state: int, target: int, stride: int, limit: int) -> int:
         table = s[TABLE] + 4 * taps * phase
         for channel in range(s[CHANNELS]):
             history = s[HISTORY] + channel * s[HISTORY_STRIDE]
-            _dot(history + oldest, table, taps, target + 4 * (channel * stride + count))
+            dot(history + oldest, table, taps, target + 4 * (channel * stride + count))
         count += 1
         whole += s[STEP_WHOLE]
         phase += s[STEP_PHASE]

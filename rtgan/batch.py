@@ -13,7 +13,7 @@ from rtgan import bindings, offline, presets, setlist
 from rtgan.control import mapping, midifile
 from rtgan.errors import RtganError, UsageError
 from rtgan.io import files
-from rtgan.recorder import TAKE
+from rtgan.recorder import TAKE, parts
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,11 +76,14 @@ def replay(args: argparse.Namespace) -> int:
     """Render a recorded performance again and compare it with what was heard; exit code 1 if it differs."""
     take = args.take / TAKE if args.take.is_dir() else args.take
     dry, log = take.with_suffix(".dry.wav"), take.with_suffix(".events.jsonl")
+    if take.suffix.lower() == ".flac":
+        raise UsageError(f"{take} was rounded to 24 bits; only a .wav take is performed again bit for bit")
     for needed in (dry, log):
         if not needed.is_file():
             raise UsageError(f"{args.take} is no recorded performance: there is no {needed.name}")
     preset, values, steps, logged_hz = offline.read_log(log, args.allow_code)
-    samples, rate = files.read(dry)
+    whole = parts(take)
+    samples, rate = files.read_parts([part.with_suffix(".dry.wav") for part in whole])
     if rate != logged_hz:
         raise UsageError(f"{dry} has {rate} Hz, but its events were recorded at {logged_hz} Hz")
     settings: dict[str, Any] = {name.replace(".", "__", 1): value for name, value in values.items()}
@@ -91,7 +94,7 @@ def replay(args: argparse.Namespace) -> int:
         print(f"{take} -> {args.output}  ({samples.shape[1] / rate:.1f} s, {len(steps)} events)")
     if not take.is_file():
         return 0
-    heard, _ = files.read(take)
+    heard, _ = files.read_parts(whole)
     if heard.shape == out.shape and np.array_equal(heard.view(np.int32), out.view(np.int32)):
         print(f"identical to what was heard: {samples.shape[1]} samples, {len(steps)} events")
         return 0

@@ -48,13 +48,14 @@ HOST_TARGETS: Mapping[str, Param] = MappingProxyType(
             Param("next", "Next preset", 0, 1, 0, scale="switch", description="The next preset of the set list."),
             Param("previous", "Previous preset", 0, 1, 0, scale="switch", description="The one before it."),
             Param("record", "Record", 0, 1, 0, scale="switch", description="Take what is heard to a file."),
+            Param("marker", "Marker", 0, 1, 0, scale="switch", description="A marker in what is recorded."),
             Param("morph", "Morph", 0, 100, 0, unit="%", description="From one preset to another."),
             Param("snapshot", "Snapshot", 1, 16, 1, smoothing_ms=0, description="Snapshot of the preset, by number."),
         )
     }
 )
 #: Targets that do something each time a control is pressed and hold no value.
-HOST_TRIGGERS = frozenset({"host.panic", "host.next", "host.previous"})
+HOST_TRIGGERS = frozenset({"host.panic", "host.next", "host.previous", "host.marker"})
 
 #: Limits of what a binding holds.
 CURVE = (0.1, 10.0)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rtgan import __version__, listing, warm
 from rtgan.errors import RtganError
+
+#: What the virtual microphone is called unless somebody calls it otherwise.
+VIRTUAL_MIC = "rtgan microphone"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,12 +33,23 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: podcast)")
     add("--input", metavar="DEV", help="input device: index, name or unique part of a name")
     add("--output", metavar="DEV", help="output device")
+    add("--virtual-mic", nargs="?", const=VIRTUAL_MIC, metavar="NAME",
+        help="play into a microphone that other programs can choose")  # fmt: skip
     add("--in-channels", type=_channels, metavar="N[,N]", help="device input channels from 1 (default: 1)")
     add("--out-channels", type=_channels, metavar="N[,N]", help="device output channels from 1 (default: 1,2)")
     add("--rate", type=int, metavar="HZ", help="sample rate (default: the output device's)")
     add("--block", type=int, default=0, metavar="N", help="frames per block; 0 = least latency (default)")
     add("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE", help="set a parameter; repeatable")
-    add("--record", type=Path, metavar="FILE.wav", help="record wet, dry (FILE.dry.wav) and events; or a folder")
+    add(
+        "--record",
+        type=Path,
+        metavar="FILE.wav",
+        help="record wet, dry (FILE.dry.wav) and events; FILE.flac; or a folder",
+    )
+    add("--pre-roll", type=float, default=10.0, metavar="S",
+        help="what a recording begun by a control holds of the time before (default: 10)")  # fmt: skip
+    add("--wait-device", type=float, default=math.inf, metavar="S",
+        help="end when a device has been gone for so long (default: wait for it)")  # fmt: skip
     add("--seconds", type=float, metavar="S", help="stop after this long")
     add("--midi-in", action="append", default=[], metavar="NAME", help="MIDI input, by part of its name; repeatable")
     add("--midi-out", action="append", default=[], metavar="NAME", help="MIDI output for lights and motor faders")

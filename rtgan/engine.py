@@ -102,8 +102,8 @@ from rtgan.switchboard import (
     E_TAPE_MAP, E_FADE, E_FADE_SAMPLES, E_STOPPED, E_IN_METER, E_OUT_METER, E_METER_SAMPLES, E_LIMITER,
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
-    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_SCOPE, E_SHOWING,
-) = range(53)  # fmt: skip
+    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING,
+) = range(54)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE = range(56, 58)
 E_MAILBOX, E_PANIC, E_READING = 64, 65, 66  # a cache line of their own: both threads write it
@@ -472,18 +472,33 @@ def _apply(engine: Any, record: Any) -> None:
 
 @inline
 def _record(engine: Any, n: Any) -> None:
-    """Append dry and wet to the tape, and show them to whoever looks."""
+    """Show dry and wet to whoever looks, and append them to the tape.
+
+    What finds no room on the tape is told, so that its reader can keep the time.
+    """
     e = i64p(engine)
-    if e[E_TAPING] == 0 and e[E_SHOWING] == 0:
+    tape = e[E_TAPING]
+    if tape == 0 and e[E_SHOWING] == 0:
         return
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     # Dry and wet lie in one memory, the dry channels behind the wet ones' buffers: one map takes both.
     interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], 2 * channels, n)
-    if e[E_TAPING] != 0:
-        rings.ring_write(e[E_TAPING], e[E_TAPE_FRAMES], n)
     if e[E_SHOWING] != 0:
         rings.ring_show(e[E_SHOWING], e[E_TAPE_FRAMES], n)
+    if tape == 0:
+        return
+    lost = e[E_TAPE_LOST]
+    if lost != 0 and rings.ring_free(tape) >= n:
+        before = i64p(tape)[rings.WRITTEN]
+        if ring_push(e[E_TELEMETRY], events.TAPE_LOST, e[E_POSITION], lost, before, 0.0, 0.0, 0.0, 0.0) != 0:
+            lost = 0
+    if lost == 0:
+        lost = n - rings.ring_write(tape, e[E_TAPE_FRAMES], n)
+    else:
+        lost += n
+        i64p(tape)[rings.OVERRUNS] += n
+    e[E_TAPE_LOST] = lost
 
 
 @inline
@@ -519,6 +534,7 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
     tape = load_acquire(engine + 8 * E_TAPE)
     if tape != 0 and e[E_TAPING] == 0:
         ring_push(e[E_TELEMETRY], events.TAPING, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
+        e[E_TAPE_LOST] = 0
     e[E_TAPING] = tape
     e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
     _take_input(engine, source, n)
@@ -770,6 +786,7 @@ class Engine:
         self._graphs: dict[int, Graph] = {}
         self._tables: dict[int, Table] = {}
         self._retired: list[tuple[int, Table]] = []
+        self._ended: list[int] = []
         self._send = threading.Lock()
 
     # --- control [main] ---
@@ -839,7 +856,8 @@ class Engine:
         for playing in list(self._graphs.values()):
             before = self._tables.get(playing.serial)
             if playing.address == address and before is not None and before is not table:
-                table.resume(before, graph.index, playing.index)
+                for index, value in table.resume(before, graph.index, playing.index).items():
+                    self.set_param(None, index, value)
 
     def action(self, record: Record) -> str:
         """What an ACTION record asks for; empty if its graph has gone."""
@@ -896,18 +914,20 @@ class Engine:
         return {name: float(row[TARGET]) for name, row in zip(HOST_PARAMS, self._host, strict=False)}
 
     def start_silent(self) -> None:
-        """Begin at zero gain, so that the first sound fades in. Before the stream starts."""
-        self._fade[levels.RAMP_TARGET] = 0.0
+        """Begin at zero gain, so that the first sound fades in. While no stream runs."""
+        self._fade[:] = 0.0
         self._words[E_STOPPED] = 1
         self.send(Record(events.FADE_IN, 0))
 
     def poll(self) -> list[Record]:
         """Everything the audio thread reported; frees graphs it has let go. One thread at a time."""
         records = self.telemetry.drain()
-        for record in records:
-            if record.kind == events.SWAP_DONE and record.a:
-                self._graphs.pop(record.a, None)
-                self._tables.pop(record.a, None)
+        # What was asked for just before the end of a graph is looked up once its records have been handed out.
+        for serial in self._ended:
+            self._tables.pop(serial, None)
+        self._ended = [record.a for record in records if record.kind == events.SWAP_DONE and record.a]
+        for serial in self._ended:
+            self._graphs.pop(serial, None)
         return records
 
     @property

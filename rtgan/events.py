@@ -39,6 +39,9 @@ HEARD = 23  #: telemetry: a MIDI message took effect; a, b as in MIDI
 ACTION = 24  #: telemetry: a controller asks for something only Python can do; a = action, b = graph serial, x = value
 PANICKED = 25  #: telemetry: a panic begins
 TAPING = 26  #: telemetry: the tape runs from here on
+TAPE_LOST = 27  #: telemetry: a = frames that found no room on the tape, b = how many before them did
+DEVICE_GONE = 28  #: from the host: the device calls no more
+DEVICE_BACK = 29  #: from the host: it does again, or another one of its name
 
 #: "As soon as possible" as an event time.
 NOW = -1

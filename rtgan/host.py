@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from rtgan.offline import ENGINE_RATES_HZ, Step, process
 from rtgan.params import Param
 from rtgan.plugin import Plugin
 from rtgan.presets import Preset
-from rtgan.recorder import Recorder, take_path
+from rtgan.recorder import Heard, Message, Past, Recorder, take_path
 from rtgan.snapshots import same_chain
 
 __all__ = ["Host", "Stats", "process"]
@@ -33,8 +34,10 @@ __all__ = ["Host", "Stats", "process"]
 _POLL_S = 0.02
 _TAPE_FRAMES = 1 << 19
 _GONE_S = 2.0
+_AGAIN_S = 0.5
 _MOST_WARNINGS = 20
 _STUCK: list[object] = []
+_MOST_PRE_ROLL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Stats:
         What plugins let others read, such as ``denoise.voice``, the chance that somebody speaks.
     warnings : tuple of str
         What was asked for and could not be done, such as a preset that is broken; the sound goes on.
+    device : str
+        What is wrong with the device, such as that it has gone; empty while it plays.
     """
 
     seconds: float = 0.0
@@ -85,6 +90,7 @@ class Stats:
     dropped: int = 0
     readings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    device: str = ""
 
 
 def _db(power: float) -> float:
@@ -109,7 +115,11 @@ class Host:
     settings : mapping, optional
         Values on top of the preset's, by ``plugin.param``.
     record : Path, optional
-        Record to this WAV file, or into this folder; see `rtgan.recorder.Recorder`.
+        Record to this WAV or FLAC file, or into this folder; see `rtgan.recorder.Recorder`.
+    pre_roll_s : float
+        How much of what was heard before it a recording that begins while playing holds, 0 to 60.
+    wait_s : float
+        How long to wait for a device that has gone, from 0.
     source : ndarray, optional
         (channels, samples) to play through a built-in clocked device instead of a sound card.
     on_record : callable, optional
@@ -142,11 +152,17 @@ class Host:
         out_channels: Sequence[int] | None = None,
         settings: Mapping[str, object] | None = None,
         record: Path | str | None = None,
+        pre_roll_s: float = 0.0,
+        wait_s: float = math.inf,
         source: NDArray[np.float32] | None = None,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
         if not 0 <= block <= 16384:
             raise UsageError(f"the block size {block} is out of range; allowed: 0 (device's choice) to 16384")
+        if not 0 <= pre_roll_s <= _MOST_PRE_ROLL_S:
+            raise UsageError(f"the pre-roll of {pre_roll_s:g} s is out of range; allowed: 0 to {_MOST_PRE_ROLL_S:g}")
+        if not wait_s >= 0:
+            raise UsageError(f"waiting {wait_s:g} s for a device is not possible; allowed: from 0")
         self.preset = presets.load(preset) if isinstance(preset, str) else preset
         self.block = block
         self._source = source
@@ -168,13 +184,15 @@ class Host:
             device_out=max(outs),
             in_map=tuple(c - 1 for c in ins),
             out_map=tuple(c - 1 for c in outs),
-            tape_frames=_TAPE_FRAMES if record else 0,
+            tape_frames=_TAPE_FRAMES if record or pre_roll_s else 0,
         )
+        self._keep_frames = round(pre_roll_s * self.sample_rate_hz)
+        self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
         self._graph = self._build(self.preset, self._settings)
         self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
-        # Values by serial as of the telemetry read so far, not as of now: what the event log begins from.
-        self._logged = {self._graph.serial: dict(self._graph.values())}
-        self._logged_host = {f"host.{k}": p.default for k, p in HOST_PARAMS.items()}
+        # Values by serial as published, and what has been done since as of the telemetry read so far, not as of now.
+        self._published = {self._graph.serial: dict(self._graph.values())}
+        self._past = Past(self.preset, self._graph.values(), {f"host.{k}": p.default for k, p in HOST_PARAMS.items()})
         self.engine.publish(self._graph)
         self.engine.start_silent()
         self._record = take_path(Path(record)) if record else None
@@ -195,6 +213,14 @@ class Host:
         self._problems: list[str] = []
         self._warnings: tuple[str, ...] = ()
         self._last_seen = (-1, 0.0)
+        self._wait_s = wait_s
+        self._device = ""
+        self._gone_at: float | None = None
+        self._tried_at = 0.0
+        self._slips = 0
+        # Whether a stream is meant to run; a stream is opened and closed by one thread at a time.
+        self._started = False
+        self._opening = threading.Lock()
         # Serial of every graph the audio thread has taken, and its number in the order of taking.
         self._adopted: dict[int, int] = {}
         self._waiting: list[tuple[Graph, int, float]] = []
@@ -216,10 +242,7 @@ class Host:
         wanted = rate_hz if rate_hz is not None else round(self.output.rate_hz) if self.output else 48000
         if rate_hz is None and wanted not in ENGINE_RATES_HZ:
             wanted = 48000  # most devices and servers convert; one that does not says so when it is opened
-        if wanted not in ENGINE_RATES_HZ:
-            allowed = ", ".join(str(r) for r in ENGINE_RATES_HZ)
-            raise UsageError(f"the sample rate {wanted} Hz is not supported; allowed: {allowed} Hz")
-        return wanted
+        return offline.engine_rate(wanted)
 
     def _check_channels(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> None:
         for kind, chosen, device in (("input", ins, self.input), ("output", outs, self.output)):
@@ -253,31 +276,38 @@ class Host:
             self._stream = ClockedStream(engine, frames, self.block or 128)
         else:
             assert self.input is not None and self.output is not None
-            self._stream = Stream(
-                self.input,
-                self.output,
-                self.sample_rate_hz,
-                self.block,
-                engine.device_in,
-                engine.device_out,
-                engine.callback_address,
-                engine.address,
-            )
+            self._stream = self._open(self.input, self.output)
         try:
-            if self._record is not None and engine.tape is not None:
-                self._recorder = Recorder(self._record, engine.tape, self.sample_rate_hz, engine.channels)
+            if self._record is not None:
+                self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels)
                 # What the values are before anything can change them.
-                self._begin_log(0)
+                self._recorder.begin(0, self._past)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
             self._thread.start()
             self._stream.start()
+            self._started = True
         except BaseException:
             self._stream.close()
             self._finish()
             raise
 
+    def _open(self, input: Device, output: Device) -> Stream:
+        engine = self.engine
+        return Stream(
+            input,
+            output,
+            self.sample_rate_hz,
+            self.block,
+            engine.device_in,
+            engine.device_out,
+            engine.callback_address,
+            engine.address,
+        )
+
     def stop(self) -> None:
         """Fade out, give the devices back, finish the recording."""
+        with self._opening:
+            self._started = False
         if self._stream is None:
             self._finish()
             return
@@ -286,7 +316,8 @@ class Host:
             self.engine.send(Record(events.FADE_OUT, events.NOW))
             # The fade is a matter of milliseconds; a device that has gone never answers.
             self._silent.wait(0.5)
-        self.stuck = not self._stream.close()
+        if self._gone_at is None:
+            self.stuck = not self._stream.close()
         if self.stuck:
             # PortAudio may still call into this memory: it must not be given back.
             _STUCK.append(self)
@@ -344,9 +375,11 @@ class Host:
             self.prepare(self.engine, graph, chosen)
         with self._lock:
             self._serials[graph.serial] = (graph, chosen)
-            self._logged[graph.serial] = dict(graph.values())
+            self._published[graph.serial] = dict(graph.values())
             self._graph = graph
             self.preset = chosen
+            if not self._adopted:
+                self._past.restart(chosen, graph.values())
             self._forget(self.engine.publish(graph))
 
     def adopt(self, preset: Preset) -> None:
@@ -369,7 +402,7 @@ class Host:
     def _forget(self, serial: int) -> None:
         """Let go of a graph that no longer plays, or never did."""
         self._serials.pop(serial, None)
-        self._logged.pop(serial, None)
+        self._published.pop(serial, None)
         self._waiting = [w for w in self._waiting if w[0].serial != serial]
 
     def panic(self) -> None:
@@ -396,7 +429,7 @@ class Host:
         return self._recorder.path if self._recorder is not None else None
 
     def record(self, target: Path | str) -> None:
-        """Begin to record while playing; one that runs ends.
+        """Begin to record while playing, the pre-roll included; one that runs ends.
 
         Such a take is performed again from rest: its first moments may differ, as nothing that sounded before is
         part of it. A recording from the start (``Host(record=...)``) is exact.
@@ -404,22 +437,39 @@ class Host:
         path = take_path(Path(target))
         with self._polling:
             self.stop_recording()
-            if self.engine.tape is not None:
-                self.engine.tape.read()
-            tape = self.engine.run_tape(_TAPE_FRAMES)
             try:
-                recorder = Recorder(path, tape, self.sample_rate_hz, self.engine.channels)
-            except BaseException as problem:
-                self._stop_tape()
-                if isinstance(problem, OSError):
-                    raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
-                raise
+                recorder = Recorder(path, self.sample_rate_hz, self.engine.channels)
+            except OSError as problem:
+                raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
+            self._poll()
             with self._lock:
+                heard = self._heard
+                if heard is None:
+                    if self.engine.tape is not None:
+                        self.engine.tape.read()
+                    self._heard = Heard(self.engine.run_tape(_TAPE_FRAMES), 0)
+                elif heard.begin_kept is not None:
+                    recorder.begin(heard.begin_kept, self._past)
+                    recorder.append(heard.kept)
                 self._recorder = recorder
 
+    def mark(self, name: str = "", position: int | None = None) -> str:
+        """Put a marker into the recording, at an engine's sample or now. Any thread.
+
+        Returns
+        -------
+        str
+            Its name, by default its number.
+        """
+        with self._lock:
+            if self._recorder is None:
+                raise RtganError("a marker needs a recording, and none runs")
+            return self._recorder.mark(self.engine.counters.position_samples if position is None else position, name)
+
     def _stop_tape(self) -> None:
-        """Let the audio thread put the tape down, and read all that it reported until then."""
-        self.engine.stop_tape()
+        """Read all that the audio thread reported until now; without pre-roll it puts the tape down."""
+        if not self._keep_frames:
+            self.engine.stop_tape()
         deadline = time.monotonic() + 0.5
         callbacks = self.engine.counters.callbacks
         while self.running and self.engine.counters.callbacks < callbacks + 2 and time.monotonic() < deadline:
@@ -434,6 +484,9 @@ class Host:
             self._stop_tape()
             with self._lock:
                 recorder, self._recorder = self._recorder, None
+                if not self._keep_frames and self._heard is not None:
+                    self._heard.stop()
+                    self._heard = None
             recorder.close()
             if recorder.problem:
                 self._problems.append(recorder.problem)
@@ -489,13 +542,25 @@ class Host:
         A server that dies does not always tell PortAudio: a stream that has not called for two seconds counts
         as gone.
         """
-        if self._stream is None or not self._stream.active:
+        if self._stream is None or self._gone_at is not None or not self._stream.active:
             return False
         now = time.monotonic()
         callbacks = self.engine.counters.callbacks
         if callbacks != self._last_seen[0]:
             self._last_seen = (callbacks, now)
         return now - self._last_seen[1] < _GONE_S
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the device has gone and will be taken up again when it comes back."""
+        if not self._started or not isinstance(self._stream, Stream) or self.stuck or self.running:
+            return False
+        return self._gone_at is None or time.monotonic() - self._gone_at < self._wait_s
+
+    @property
+    def device(self) -> str:
+        """What is wrong with the device, in one sentence; empty while it plays."""
+        return self._device
 
     @property
     def source_ended(self) -> bool:
@@ -534,7 +599,7 @@ class Host:
             problems.append(self._recorder.problem)
         if counters.tape_dropped_frames:
             lost = counters.tape_dropped_frames / self.sample_rate_hz
-            problems.append(f"the recording lacks {lost:.2f} s that could not be written in time")
+            problems.append(f"the recording is silent for {lost:.2f} s that could not be written in time")
         return Stats(
             seconds=counters.position_samples / self.sample_rate_hz,
             in_db=self._meters[0],
@@ -542,7 +607,7 @@ class Host:
             load=load,
             worst_load=worst,
             xruns=counters.xruns,
-            slips=self._stream.slips if self._stream else 0,
+            slips=self._slips + (self._stream.slips if self._stream and self._gone_at is None else 0),
             faults=self._graph.faults,
             bad_input=counters.bad_input_samples,
             limited=counters.limited_samples,
@@ -551,14 +616,16 @@ class Host:
             dropped=counters.events_dropped,
             readings=self._graph.readings,
             warnings=self._warnings,
+            device=self._device,
         )
 
     def latency_ms(self) -> dict[str, float | None]:
         """Delay by part: device in, each plugin, device out."""
-        device: tuple[float, float] | None = self._stream.latency_ms() if self._stream else None
+        stream = self._stream if self._gone_at is None else None
+        device: tuple[float, float] | None = stream.latency_ms() if stream else None
         parts: dict[str, float | None] = {"device in": device[0] if device else None}
-        if self._stream and self._stream.ring_ms:
-            parts["ring"] = self._stream.ring_ms
+        if stream and stream.ring_ms:
+            parts["ring"] = stream.ring_ms
         for label, samples in self._graph.parts:
             if samples:
                 parts[label] = samples / self.sample_rate_hz * 1000
@@ -569,47 +636,97 @@ class Host:
 
     def _watch(self) -> None:
         while not self._halt.wait(_POLL_S):
+            # This thread carries every control and the recording: it lives as long as the sound.
+            for duty in (self._poll, self._mind_device):
+                try:
+                    duty()
+                except Exception as problem:
+                    self.warn(f"the host's thread met {problem!r}")
+
+    def _mind_device(self) -> None:
+        """Notice that the device has gone, and play on when it is back."""
+        with self._opening:
+            stream = self._stream
+            if not self._started or not isinstance(stream, Stream) or self.stuck:
+                return
+            now = time.monotonic()
+            if self._gone_at is None:
+                if not self.running:
+                    self._gone_at = self._tried_at = now
+                    self._lose(stream)
+            elif now - self._tried_at >= _AGAIN_S:
+                self._tried_at = now
+                self._resume()
+
+    def _lose(self, stream: Stream) -> None:
+        self._slips += stream.slips
+        # Its clock may have gone with it; who follows it opens it anew.
+        self.engine.follow_clock(0, 0)
+        self.stuck = not stream.close()
+        if self.stuck:
+            _STUCK.append(self)
+        self._device = f"{stream.name} has gone; waiting for it"
+        self._tell(Record(events.DEVICE_GONE, self.engine.counters.position_samples))
+
+    def _resume(self) -> None:
+        """Open the same devices by their names; what the plugins hold is as it was, and the sound fades in."""
+        assert self.input is not None and self.output is not None
+        io_devices.refresh()
+        known = io_devices.devices()
+        engine = self.engine
+        inputs = [d for d in known if d.plug == self.input.plug and d.inputs >= engine.device_in]
+        outputs = [d for d in known if d.plug == self.output.plug and d.outputs >= engine.device_out]
+        if not inputs or not outputs:
+            return
+        try:
+            stream = self._open(inputs[0], outputs[0])
+            engine.start_silent()
             try:
-                self._poll()
-            except Exception as problem:
-                # This thread carries every control and the recording: it lives as long as the sound.
-                self.warn(f"the host's thread met {problem!r}")
+                stream.start()
+            except RtganError:
+                stream.close()
+                raise
+        except RtganError as problem:
+            self._device = str(problem)
+            return
+        self.input, self.output, self._stream = inputs[0], outputs[0], stream
+        away_s = time.monotonic() - (self._gone_at or 0.0)
+        self._last_seen = (-1, 0.0)
+        self._gone_at = None
+        self._device = ""
+        position = engine.counters.position_samples
+        self._tell(Record(events.DEVICE_BACK, position))
+        with self._lock:
+            if self._recorder is not None:
+                self._recorder.mark(position, f"{away_s:.1f} s without a device")
 
     def _poll(self) -> None:
         with self._polling:
+            ready = self._heard.ready if self._heard is not None else 0
             for record in self.engine.poll():
                 with self._lock:
                     self._note(record)
-                for listener in tuple(self._listeners):
-                    try:
-                        listener(record)
-                    except Exception as problem:
-                        # Someone else's code: it must end neither the recording nor what others are told.
-                        self.warn(str(problem) if isinstance(problem, RtganError) else f"a listener met {problem!r}")
+                self._tell(record)
             with self._lock:
-                if self._recorder is not None:
-                    self._recorder.drain()
+                frames = self._heard.read(ready) if self._heard is not None else None
+                if self._recorder is not None and frames is not None:
+                    self._recorder.append(frames)
+                begin = self._heard.begin_kept if self._heard is not None else None
+                self._past.forget(self.engine.counters.position_samples if begin is None else begin)
 
-    def _log(self, line: Callable[[Recorder], str]) -> None:
-        """Add to the event log, if there is one that has begun."""
+    def _tell(self, record: Record) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(record)
+            except Exception as problem:
+                # Someone else's code: it must end neither the recording nor what others are told.
+                self.warn(str(problem) if isinstance(problem, RtganError) else f"a listener met {problem!r}")
+
+    def _did(self, deed: Step | Message) -> None:
+        """Keep what was done, for the event log that runs and one that may begin."""
+        self._past.deeds.append(deed)
         if self._recorder is not None and self._recorder.begun:
-            self._recorder.log(line(self._recorder))
-
-    def _begin_log(self, position: int) -> None:
-        recorder = self._recorder
-        if recorder is None or recorder.begun:
-            return
-        recorder.begun = True
-        recorder.origin = position
-        recorder.graphs_before = max(0, len(self._adopted) - 1)
-        # What is published but not yet taken by the audio thread comes into the log when it is.
-        serial = next(reversed(self._adopted), self._graph.serial)
-        values = dict(self._logged[serial])
-        if position:
-            defaults = {f"host.{k}": p.default for k, p in HOST_PARAMS.items()}
-            values |= {k: v for k, v in self._logged_host.items() if v != defaults[k]}
-        preset = self._serials[serial][1]
-        recorder.log(offline.log_header(preset, self.sample_rate_hz, self.engine.channels, values))
+            self._recorder.log(deed)
 
     def _note(self, record: Record) -> None:
         if record.kind == events.METER:
@@ -617,18 +734,26 @@ class Host:
         elif record.kind == events.STOPPED:
             self._silent.set()
         elif record.kind == events.TAPING:
-            self._begin_log(record.when)
+            if self._heard is not None:
+                self._heard.begin(record.when)
+            if self._recorder is not None and not self._recorder.begun:
+                self._recorder.begin(record.when, self._past)
+        elif record.kind == events.TAPE_LOST and self._heard is not None:
+            self._heard.lost(record.b, record.a)
         elif record.kind == events.APPLIED:
             self._log_change(record)
         elif record.kind == events.HEARD:
             data = record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)]
-            self._log(lambda r: offline.log_midi(record.when - r.origin, data, record.b))
+            self._did(Message(record.when, data, record.b))
         elif record.kind == events.PANICKED:
-            self._log(lambda r: offline.log_step(Step(record.when - r.origin, panic=True)))
+            self._did(Step(record.when, panic=True))
         elif record.kind == events.SWAP_BEGUN:
-            if self._adopted and record.b in self._serials:
-                preset, values = self._serials[record.b][1], dict(self._logged[record.b])
-                self._log(lambda r: offline.log_step(Step(record.when - r.origin, preset=preset, values=values)))
+            if record.b in self._serials:
+                preset, values = self._serials[record.b][1], self._published[record.b]
+                if self._adopted:
+                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted)))
+                else:
+                    self._past.restart(preset, values)
             for graph, index, value in self._waiting:
                 if graph.serial == record.b:
                     self.engine.set_param(graph, index, value)
@@ -639,22 +764,9 @@ class Host:
 
     def _log_change(self, record: Record) -> None:
         name = self.name_of(record)
-        number = self._adopted.get(record.b, 0)
-        known = self._logged_host if record.b == HOST else self._logged.get(record.b)
-        if name and known is not None:
-            known[name] = record.x
         if name:
-            self._log(
-                lambda r: offline.log_step(
-                    Step(
-                        record.when - r.origin,
-                        name,
-                        record.x,
-                        graph=max(0, number - r.graphs_before) if record.b != HOST else 0,
-                        ramp_samples=int(record.y),
-                    )
-                )
-            )
+            number = self._adopted.get(record.b, 0) if record.b != HOST else 0
+            self._did(Step(record.when, name, record.x, graph=number, ramp_samples=int(record.y)))
 
 
 def length_of(status: int) -> int:
@@ -670,6 +782,7 @@ def names_of(record: Record) -> dict[str, Any]:
         events.APPLIED: "param", events.METER: "meter", events.FAULT: "fault", events.RECOVERED: "recovered",
         events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
         events.HEARD: "midi", events.ACTION: "action", events.PANICKED: "panic", events.TAPING: "taping",
+        events.TAPE_LOST: "tape_lost", events.DEVICE_GONE: "device_gone", events.DEVICE_BACK: "device_back",
     }.get(record.kind, str(record.kind))  # fmt: skip
     line: dict[str, Any] = {"kind": kind, "position": record.when}
     if record.kind == events.METER:

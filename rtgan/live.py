@@ -22,6 +22,7 @@ from rtgan.control.osc import Osc, parse_where
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.host import Host, Stats, names_of
+from rtgan.io.virtual_mic import VirtualMic
 from rtgan.panel import link
 from rtgan.presets import Preset
 
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     """Play until interrupted, or for ``--seconds``."""
     if args.seconds is not None and not args.seconds > 0:
         raise UsageError(f"--seconds must be above 0, not {args.seconds:g}")
+    if args.virtual_mic is not None and args.output is not None:
+        raise UsageError("--virtual-mic is the output; leave --output out")
     if args.no_midi and (args.midi_in or args.midi_out):
         raise UsageError("--no-midi leaves no ports for --midi-in and --midi-out")
     if args.osc is not None:
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--panel-port {args.panel_port} cannot be served; {allowed}")
     preset = presets.load(args.preset or _DEFAULT_PRESET)
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
-    reason = None if (args.input or args.output) else _no_device()
+    reason = None if (args.input or args.output) else _no_device(args.virtual_mic is None)
     options: dict[str, Any] = {
         "preset": preset,
         "block": args.block,
@@ -51,23 +54,35 @@ def run(args: argparse.Namespace) -> int:
         "in_channels": args.in_channels,
         "out_channels": args.out_channels,
         "record": args.record,
+        "pre_roll_s": args.pre_roll,
+        "wait_s": args.wait_device,
     }
-    with _telemetry(args.telemetry) as write:
+    with ExitStack() as stack:
+        write = stack.enter_context(_telemetry(args.telemetry))
+        source, target = args.input, args.output
+        if reason is not None and args.virtual_mic is not None:
+            raise RtganError(f"{reason}: there is nothing to play into a virtual microphone")
+        if args.virtual_mic is not None:
+            mic = stack.enter_context(VirtualMic(args.virtual_mic, args.rate or 48000))
+            print(mic.announcement, flush=True)
+            chosen = mic.input(source)
+            source, target = chosen.index if chosen is not None else None, mic.output.index
         if reason is None:
-            host = Host(input=args.input, output=args.output, rate_hz=args.rate, on_record=write, **options)
+            host = Host(input=source, output=target, rate_hz=args.rate, on_record=write, **options)
             return _play(host, args, write)
         from rtgan import demo
 
         print(f"{reason}: playing a built-in noisy recording through {preset.name} in real time", flush=True)
-        samples = demo.recording()
-        host = Host(source=samples, rate_hz=demo.RATE_HZ, on_record=write, **options)
+        rate = demo.RATE_HZ if args.rate is None else offline.engine_rate(args.rate)
+        samples = demo.recording(rate)
+        host = Host(source=samples, rate_hz=rate, on_record=write, **options)
         code = _play(host, args, write, until_source_ends=args.seconds is None)
-        demo.show(samples, host.output_so_far(), host.latency_samples)
+        demo.show(samples, host.output_so_far(), host.latency_samples, rate)
         return code
 
 
-def _no_device() -> str | None:
-    """Why there is nothing to play on, or None."""
+def _no_device(output: bool) -> str | None:
+    """Why there is nothing to play on, or None; an output may be made later."""
     from rtgan.io import devices
 
     try:
@@ -76,7 +91,7 @@ def _no_device() -> str | None:
         return str(problem)
     if not any(d.inputs for d in known):
         return "no audio input device"
-    if not any(d.outputs for d in known):
+    if output and not any(d.outputs for d in known):
         return "no audio output device"
     return None
 
@@ -147,12 +162,18 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
     every = _STATUS_S if terminal else _PLAIN_STATUS_S
     shown = begin
     told: set[str] = set()
+    device = ""
+    nl = "\n" if terminal else ""
     while not halt.is_set():
         now = time.monotonic()
         if seconds is not None and now - begin >= seconds:
             break
-        if (to_end and host.source_ended) or not host.running:
+        if (to_end and host.source_ended) or not (host.running or host.waiting):
             break
+        if host.device != device:
+            device = host.device
+            # Not to stderr, which is away while PortAudio looks for devices.
+            print(f"{nl}{device or 'the device is back'}", flush=True)
         if now - shown >= every:
             shown = now
             stats = host.stats()
@@ -180,7 +201,7 @@ def _announce(host: Host) -> None:
             flush=True,
         )
         if host.input.name != host.output.name and not ("JACK" in host.input.api and "JACK" in host.output.api):
-            print("input and output are different devices: their clocks drift apart, each slip is counted", flush=True)
+            print("input and output are different devices: their clocks are held together", flush=True)
     for notice in host.notices:
         print(notice, flush=True)
     if sys.stdout.isatty():
@@ -213,7 +234,7 @@ def _latency(parts: dict[str, float | None]) -> str:
 def _status(stats: Stats) -> str:
     faults = sum(stats.faults.values())
     return (
-        f"in {_bar(stats.in_db)} {max(stats.in_db, -99):5.1f}"
+        (f"{stats.device}  " if stats.device else "") + f"in {_bar(stats.in_db)} {max(stats.in_db, -99):5.1f}"
         f"  out {_bar(stats.out_db)} {max(stats.out_db, -99):5.1f} dBFS"
         f"  load {stats.load * 100:4.1f}% worst {stats.worst_load * 100:4.0f}%"
         f"  latency {_latency(stats.latency_ms)}  xruns {stats.xruns}{_slips(stats)}  faults {faults}"

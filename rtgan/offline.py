@@ -34,6 +34,14 @@ _HOST = "host."
 Prepare = Callable[[Engine, Graph, Preset], None]
 
 
+def engine_rate(rate_hz: int) -> int:
+    """A sample rate that the engine runs at; `UsageError` for any other."""
+    if rate_hz not in ENGINE_RATES_HZ:
+        allowed = ", ".join(str(r) for r in ENGINE_RATES_HZ)
+        raise UsageError(f"the sample rate {rate_hz} Hz is not supported; allowed: {allowed} Hz")
+    return rate_hz
+
+
 @dataclass(frozen=True)
 class Step:
     """Something that happened in a performance.
@@ -171,12 +179,17 @@ class Renderer:
     def _carry_out(self, step: Step) -> None:
         if step.preset is not None:
             self._publish(step.preset, step.values)
-        elif step.panic:
-            self.engine.send(Record(events.PANIC, events.NOW))
+            return
+        taken = True
+        if step.panic:
+            taken = self.engine.send(Record(events.PANIC, events.NOW))
         elif step.param:
             graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
             index, param = find(graph, step.param)
-            self.engine.set_param(graph, index, param.check(step.value, step.param), ramp_samples=step.ramp_samples)
+            value = param.check(step.value, step.param)
+            taken = self.engine.set_param(graph, index, value, ramp_samples=step.ramp_samples)
+        if not taken:
+            raise RtganError(f"more changes at sample {step.position} than the engine takes at once")
 
 
 def find(graph: Graph | None, name: str) -> tuple[int, Param]:
@@ -341,6 +354,16 @@ def log_midi(position: int, message: bytes, port: int) -> str:
     return json.dumps({"position": position, "midi": message.hex(" "), "port": port})
 
 
+def log_marker(position: int, name: str) -> str:
+    """A line of an event log: a marker, which changes nothing."""
+    return json.dumps({"position": position, "marker": name})
+
+
+def log_part(name: str) -> str:
+    """A line of an event log: the sound goes on in this file."""
+    return json.dumps({"part": name})
+
+
 def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, float], list[Step], int]:
     """Read an event log: the preset it began with, its values, what happened in order, and the sample rate.
 
@@ -369,7 +392,7 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
         preset = _logged_preset(head["preset"], f"{path}:1", allow_code)
         for number, line in enumerate(lines[1:], 2):
             entry = json.loads(line)
-            if "midi" in entry:
+            if "midi" in entry or "marker" in entry or "part" in entry:
                 continue
             if "panic" in entry:
                 found.append((Step(int(entry["position"]), panic=True), number))

@@ -131,10 +131,6 @@ class ParamSet(Mapping[str, Param]):
         """Position of a parameter in the set."""
         return list(self._params).index(key)
 
-    def defaults(self) -> dict[str, float]:
-        """Plain default values by id."""
-        return {p.id: p.default for p in self._params.values()}
-
 
 # --- the same parameter on the audio thread ---------------------------------------------------------------
 

@@ -47,6 +47,7 @@ PORTS = 16
 ) = range(14)  # fmt: skip
 F_VALUE, F_LAST, F_BEFORE, F_WAY = range(14, 18)
 R_STEPPED = 18  # nothing between two points is ever set
+F_DETENT = 19  # of the way, for each detent of a relative controller
 #: What a route remembers of its controller.
 _STATE = [R_ON, R_RAW, R_ENGAGED, F_VALUE, F_LAST, F_BEFORE, F_WAY]
 _R_WORDS = 24
@@ -282,7 +283,7 @@ def route_fires(route: Any, control: Any) -> Any:
         if r[R_ENGAGED] == 0 or f[F_LAST] != present:
             f[F_WAY] = _way(points, present)
             r[R_ENGAGED] = 1
-        way = f[F_WAY] + _steps(mode, c[C_RAW]) / 127.0
+        way = f[F_WAY] + _steps(mode, c[C_RAW]) * f[F_DETENT]
         f[F_WAY] = smaller(larger(way, 0.0), 1.0)
         f[F_VALUE] = _at(route, f[F_WAY])
         f[F_LAST] = f[F_VALUE]
@@ -390,8 +391,11 @@ class Table:
             if route.action:
                 row[R_INDEX] = PANIC_ACTION if route.action == "panic" else _ACTIONS - self.actions.index(route.action)
             row[R_POINTS] = arena.put(np.asarray(route.points, np.float64))
-            row[R_STEPPED] = len(np.unique(route.points)) <= 2
+            places = len(np.unique(route.points))
+            row[R_STEPPED] = places <= 2
             row.view(np.float64)[[F_LAST, F_BEFORE]] = np.nan
+            # Of a few places each detent reaches the next.
+            row.view(np.float64)[F_DETENT] = 1 / (places - 1 if 1 < places <= POINTS // 2 else POINTS - 1)
             head = T_HEADS + route.kind * 128 + (route.number & 127)
             # Routes of one control answer in the order in which they were given.
             if head in tails:
@@ -402,16 +406,27 @@ class Table:
         self.address = address_of(words)
         self._rows = rows
 
-    def resume(self, before: Table, index: Mapping[str, int], index_before: Mapping[str, int]) -> None:
+    def resume(self, before: Table, index: Mapping[str, int], index_before: Mapping[str, int]) -> dict[int, float]:
         """Go on where another table's routes of the same control, target and mode stand: held, engaged, last place.
 
         ``index`` and ``index_before`` number the parameters of the two graphs by name. The audio thread may be
         writing ``before``: what it writes after a word was read is not seen.
+
+        Returns
+        -------
+        dict of int to float
+            The host's parameters, by number, that a control of ``before`` holds which is not known here, and the
+            values they have when it is let go: nobody else will do it.
         """
-        known = dict(zip(before._keys(index_before), before._rows, strict=False))
+        known = dict(zip(before._keys(index_before), zip(before.routes, before._rows, strict=False), strict=True))
         for key, row in zip(self._keys(index), self._rows, strict=False):
             if key in known:
-                row[_STATE] = known[key][_STATE]
+                row[_STATE] = known.pop(key)[1][_STATE]
+        return {
+            route.index: float(route.points[0])
+            for route, row in known.values()
+            if route.mode == MOMENTARY and route.serial == 0 and not route.action and row[R_ON]
+        }
 
     def _keys(self, index: Mapping[str, int]) -> list[tuple[object, ...]]:
         """What each route is; equal ones are counted. Not the port: the same one may come back as another number."""

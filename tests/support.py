@@ -38,11 +38,15 @@ class Jack:
             "JACK_DEFAULT_SERVER": self.name,
             "JACK_NO_AUDIO_RESERVATION": "1",
         }
-        self.period, self.rate = period, rate
+        self.period, self.rate, self.wait = period, rate, wait
+        self.start()
+
+    def start(self) -> None:
+        """Begin, or begin again under the same name."""
         realtime = ["-R", "-P", "70"] if os.geteuid() == 0 else ["-r"]
         self._process = subprocess.Popen(
-            ["jackd", "-n", self.name, *realtime, "--timeout", "5000", *(["-S"] if wait else []), "-d", "dummy",
-             "-r", str(rate), "-p", str(period)],
+            ["jackd", "-n", self.name, *realtime, "--timeout", "5000", *(["-S"] if self.wait else []), "-d", "dummy",
+             "-r", str(self.rate), "-p", str(self.period)],
             env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         subprocess.run(["jack_wait", "-s", self.name, "-w", "-t", "10"], env=self.env, check=True, capture_output=True)

@@ -16,6 +16,7 @@ from rtgan.engine import HOST_PARAMS, Engine
 from rtgan.events import Record
 from rtgan.graph import ChainItem, Graph
 from rtgan.plugin import Plugin, plugin_class
+from rtgan.switchboard import NOTE, TRIGGER, Route
 
 RATE = 48000
 Frames = NDArray[np.float32]
@@ -282,6 +283,18 @@ def test_events_for_a_graph_that_has_gone_are_let_go() -> None:
     out = run(engine, np.full((4000, 1), 0.5, np.float32))
     assert np.all(out == 0.5)
     assert graph.value("gain.gain_db") == 0
+
+
+def test_what_was_asked_for_just_before_a_graph_ended_is_still_known() -> None:
+    engine, graph = engine_with(chain("gain"))
+    engine.route(graph, [Route(NOTE, 60, -1, TRIGGER, np.linspace(0, 1, 128), action="next")])
+    engine.midi(b"\x90\x3c\x40")
+    run(engine, np.zeros((64, 1), np.float32))
+    engine.publish(Graph(chain("gain"), RATE, 1024, 1))
+    run(engine, np.zeros((RATE, 1), np.float32))
+    records = engine.poll()
+    assert any(r.kind == events.SWAP_DONE for r in records)
+    assert [engine.action(r) for r in records if r.kind == events.ACTION] == ["next"]
 
 
 def test_meters_and_load_are_reported() -> None:

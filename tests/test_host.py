@@ -129,6 +129,19 @@ def test_without_a_device_the_main_job_is_seen_and_heard(tmp_path: Path) -> None
     assert (folder / "before-after.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_a_device_the_rate_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    arguments = [sys.executable, str(ROOT / "run_live.py"), "--preset", "bypass", "--seconds", "1", "--rate"]
+    done = subprocess.run(
+        [*arguments, "44100"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    before, rate = soundfile.read(tmp_path / "rtgan-demo" / "before.wav")
+    assert rate == 44100 and len(before) > 30000
+    done = subprocess.run([*arguments, "7"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "the sample rate 7 Hz is not supported; allowed: 44100, 48000, 88200, 96000 Hz" in done.stderr
+
+
 def test_the_status_line_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     host = subprocess.Popen(
@@ -230,7 +243,7 @@ def test_the_sound_goes_on_and_is_polled_after_anything() -> None:
         host._note = broken  # type: ignore[method-assign]
         wait_for(lambda: "KeyError('once')" in " ".join(host.stats().warnings))
         host.set("host.volume_db", -3)
-        wait_for(lambda: host.values["host.volume_db"] == -3 and host._logged_host["host.volume_db"] == -3)
+        wait_for(lambda: host.values["host.volume_db"] == -3 and host._past.values.get("host.volume_db") == -3)
 
 
 def test_a_recording_that_cannot_be_is_refused_and_the_next_one_is_whole(

@@ -97,6 +97,11 @@ def test_relative_controls_step_from_where_the_parameter_is(mode: int, up: int, 
     assert send(cc(7, down)) == pytest.approx(24 - 2 * step), "the end is not gone beyond"
 
 
+def test_an_encoder_steps_from_place_to_place_where_there_are_few() -> None:
+    send, _, _ = moving(sb.TWOS, points=np.round(np.linspace(-2, 2, 128)))
+    assert [send(cc(7, v)) for v in (1, 1, 127, 126, 1)] == [1, 2, 1, -1, 0]
+
+
 def test_buttons_toggle_and_hold() -> None:
     points = np.where(np.arange(128) < 64, -6.0, 6.0)
     send, _, _ = moving(sb.TOGGLE, points=points)

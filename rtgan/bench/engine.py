@@ -191,7 +191,7 @@ def run(json: bool = False) -> list[dict[str, Any]]:
             hop = hop_samples(offline.build(presets.load(name), RATE_HZ, 1024, 1))
             add([jack.start_up(rig, name)])
             if not json:
-                length = 4 * rounds * (seconds + 3)
+                length = 6 * rounds * (seconds + 3)
                 print(f"host and C client in turns on JACK, about {length:.0f} s ...", flush=True)
             add(jack.proof(rig, name, hop, seconds, rounds))
     except jack.Unavailable as problem:

@@ -33,6 +33,8 @@ RATE_HZ = 48000
 _ROOT = Path(__file__).resolve().parents[2]
 _STALL_WINDOW_PERIODS = 4
 _SETTLE_S = 0.5
+#: Who is measured.
+HOST, IDLE, ALIKE = "rtgan", "idle C client", "C client of the same load"
 _HOLD_US = 100_000
 
 #: One source, two uses: a library that stamps the host's callback, and a program that is everything else.
@@ -104,6 +106,7 @@ static int (*set_process)(void *, int (*)(uint32_t, void *), void *);
 static void *(*port_register)(void *, const char *, const char *, unsigned long, unsigned long);
 static void *(*port_buffer)(void *, uint32_t);
 static void *playback;
+static int64_t spin, hop, at;
 
 static int load(void) {
     void *library = dlopen("libjack.so.0", RTLD_NOW);
@@ -123,6 +126,9 @@ static int load(void) {
 static int idle(uint32_t frames, void *unused) {
     int64_t begin = now();
     memset(port_buffer(playback, frames), 0, 4 * frames);
+    at += frames;
+    if (hop && at / hop > (at - frames) / hop)
+        while (now() - begin < spin) {}
     stamp(begin, frames);
     return 0;
 }
@@ -132,7 +138,7 @@ static void pause_for(double seconds) {
     while (nanosleep(&t, &t)) {}
 }
 
-/* client SETTLE SECONDS ROOM FILE */
+/* client SETTLE SECONDS ROOM FILE SPIN HOP: computes for so many ns whenever a hop is complete */
 static int client(char **v) {
     int status;
     int64_t first, last, until;
@@ -140,6 +146,8 @@ static int client(char **v) {
     if (!self)
         return 3;
     room = atoll(v[2]);
+    spin = atoll(v[4]);
+    hop = atoll(v[5]);
     stamps = malloc(24 * room);
     memset(stamps, 0, 24 * room);
     mlockall(MCL_CURRENT);
@@ -205,7 +213,7 @@ int main(int c, char **v) {
         return stalls(atol(v[2]));
     if (!load())
         return 2;
-    if (c == 6 && !strcmp(v[1], "client"))
+    if (c == 8 && !strcmp(v[1], "client"))
         return client(v + 2);
     /* wait: until a server answers */
     for (int tries = 0; tries < 200; tries++) {
@@ -491,10 +499,12 @@ def _run_host(rig: Rig, env: dict[str, str], preset: str, seconds: float, target
     return report
 
 
-def _run_idle(rig: Rig, env: dict[str, str], seconds: float, target: Path) -> dict[str, Any]:
+def _run_client(
+    rig: Rig, env: dict[str, str], seconds: float, target: Path, spin_ns: int = 0, hop_samples: int = 0
+) -> dict[str, Any]:
     room = str(int((seconds + 30) * RATE_HZ / 16))
     process = subprocess.Popen(
-        [rig.program, "client", str(_SETTLE_S), str(seconds), room, target],
+        [rig.program, "client", str(_SETTLE_S), str(seconds), room, target, str(spin_ns), str(hop_samples)],
         env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -547,7 +557,9 @@ def summary(
 def proof(
     rig: Rig, preset: str, hop_samples: int, seconds: float, rounds: int, periods: Sequence[int] = (64, 128)
 ) -> list[dict[str, Any]]:
-    """Host and idle C client in turns, at each period.
+    """Host, idle C client, and a C client that computes as long as the host does, in turns at each period.
+
+    The last one shows what the machine makes of a callback that takes its time, whoever it belongs to.
 
     Parameters
     ----------
@@ -570,7 +582,9 @@ def proof(
     """
     rows = []
     for period in periods:
-        runs: dict[str, list[tuple[Session, NDArray[np.int64], dict[str, Any]]]] = {"idle C client": [], "rtgan": []}
+        clients = [HOST, IDLE, *([ALIKE] if hop_samples else [])]
+        runs: dict[str, list[tuple[Session, NDArray[np.int64], dict[str, Any]]]] = {name: [] for name in clients}
+        spin_ns = 0
         real_time = True
         with server(rig, period) as env:
             for _ in range(rounds):
@@ -578,10 +592,12 @@ def proof(
                     target = rig.folder / "stamps"
                     stalls = Stalls(rig)
                     try:
-                        if name == "rtgan":
+                        if name == HOST:
                             report = _run_host(rig, env, preset, seconds, target)
+                        elif name == IDLE:
+                            report = _run_client(rig, env, seconds, target)
                         else:
-                            report = _run_idle(rig, env, seconds, target)
+                            report = _run_client(rig, env, seconds, target, spin_ns, hop_samples)
                     finally:
                         found, on_all = stalls.close()
                     real_time = real_time and on_all
@@ -589,9 +605,12 @@ def proof(
                     if not (session.frames[session.first :] == period).all():
                         raise RtganError("the audio server did not keep to its period")
                     done.append((session, found, report))
+                    if name == HOST and hop_samples:
+                        loads = session.loads(period / RATE_HZ * 1e9)[session.computes_frame(hop_samples)]
+                        spin_ns = int(np.median(loads) * period / RATE_HZ * 1e9)
         for name, done in runs.items():
-            row = summary(name, period, hop_samples if name == "rtgan" else 0, done)
-            row["preset"] = preset if name == "rtgan" else None
+            row = summary(name, period, 0 if name == IDLE else hop_samples, done)
+            row["preset"] = preset if name == HOST else None
             row["detector_real_time"] = real_time
             rows.append(row)
     return rows

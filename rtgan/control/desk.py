@@ -216,6 +216,8 @@ class Desk:
             changed = self._jack is not None
         if self._jack is not None:
             changed |= self._jack.connect(self._inputs, self._outputs)
+            for name, reason in self._jack.failures.items():
+                self.host.warn(f"the MIDI port '{name}' takes no part: {reason}")
         if self._polled is not None:
             changed |= self._polled.scan()
         return changed
@@ -225,7 +227,7 @@ class Desk:
         if self._polled is not None:
             self._polled.send(message, port)
         if self._jack is not None and self._outputs:
-            self._jack.send(message)
+            self._jack.send(message, port)
 
     def _poll(self) -> None:
         scanned = told = time.monotonic()
@@ -300,6 +302,9 @@ class Desk:
             self._message(record.when, record.b, message)
         elif record.kind == events.ACTION:
             action = self.host.engine.action(record)
+            if action == "marker":
+                self.host.mark(position=record.when)  # at once: the sample is known, and nothing is built
+                return
             # A take may have ended since the button was pressed; then the button's own state is not the take's.
             self.act("toggle" if action == "record" and self._toggles_recording() else action, record.x)
         elif record.kind == events.APPLIED:
@@ -314,7 +319,7 @@ class Desk:
                 self._feedback.queue(silence)
 
     def _message(self, position: int, port: int, message: Message) -> None:
-        self._feedback.heard(message)
+        self._feedback.heard(message, port)
         if message.kind >= 0xF8:
             self.clock.feed(message.kind, position)
         elif message.channel is not None:
@@ -338,8 +343,8 @@ class Desk:
         """Do something that takes its time, one after the other, in a thread of its own. Any thread.
 
         ``load NAME``, ``next``, ``previous``, ``record`` (value from 0.5 on: begin), ``toggle`` (begin to record, or
-        end what is recorded), ``snapshot`` (its number), ``morph`` (0 to 100 per cent of the way to the preset that
-        the present one names), ``panic``.
+        end what is recorded), ``marker``, ``snapshot`` (its number), ``morph`` (0 to 100 per cent of the way to the
+        preset that the present one names), ``panic``.
         """
         if action:
             self._work.put((action, value))
@@ -385,6 +390,8 @@ class Desk:
                 host.record(self._takes / time.strftime("take-%Y%m%d-%H%M%S.wav"))
             else:
                 host.stop_recording()
+        elif name == "marker":
+            host.mark()
         elif name == "snapshot":
             self._scenes.snapshot(round(value))
         elif name == "morph":

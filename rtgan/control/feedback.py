@@ -94,12 +94,12 @@ class Feedback:
         with self._lock:
             self._queue.append(message)
 
-    def heard(self, message: Message) -> None:
+    def heard(self, message: Message, port: int = 0) -> None:
         """Note where a control stands that was moved by hand."""
         if message.channel is None:
             return
         with self._lock:
-            for moved in self._decoder.controls(message.data):
+            for moved in self._decoder.controls(message.data, port):
                 key = (KINDS[moved.kind], moved.number)
                 self._heard[*key, message.channel] = self._heard[*key, 0] = moved.value
 

@@ -24,6 +24,8 @@ _MIDI_TYPE = b"8 bit raw midi"
 _NO_START, _INPUT, _OUTPUT, _PHYSICAL = 0x01, 0x1, 0x2, 0x4
 #: Ports of ours; the others of `rtgan.switchboard.PORTS` belong to polled inputs.
 MOST_INPUTS = 8
+#: The port for whoever connects to it, and one for each output that is wanted.
+MOST_OUTPUTS = native.PORTS
 NAME = "rtgan"
 NO_LIBRARY = "JACK's library is not installed"
 
@@ -111,7 +113,7 @@ class JackMidi:
     ports : list of str
         Names by port number: the virtual port, then what it is connected to.
     failures : dict of str to str
-        Why a source is not listened to, by its name.
+        Why a source is not listened to, or a target not told, by its name.
 
     Raises
     ------
@@ -140,8 +142,9 @@ class JackMidi:
         self.ports: list[str] = []
         self.failures: dict[str, str] = {}
         self._inputs: list[int] = []
+        self._targets: list[str] = []
         try:
-            words[native.J_OUT] = self._register("midi_out", _OUTPUT)
+            self._add_output("midi_out", "")
             self._add_input("midi_in", self.name)
             library.jack_on_shutdown(client, native.shutdown.address, address_of(words))
             library.jack_set_process_callback(client, native.process.address, address_of(words))
@@ -169,6 +172,12 @@ class JackMidi:
         # The callback looks at a port only once it is counted.
         self._words[native.J_INPUTS] = count + 1
         return port
+
+    def _add_output(self, port_name: str, target: str) -> None:
+        count = len(self._targets)
+        self._words[native.J_OUT + count] = self._register(port_name, _OUTPUT)
+        self._targets.append(target)
+        self._words[native.J_OUTPUTS] = count + 1
 
     # --- connections ---
 
@@ -217,19 +226,33 @@ class JackMidi:
                 continue
             if not self._library.jack_port_connected_to(port, source.encode()):
                 self._library.jack_connect(self._client, source.encode(), self._library.jack_port_name(port))
-        out = int(self._words[native.J_OUT])
         for target in self.targets():
-            known = self._library.jack_port_connected_to(out, target.encode())
-            if any(o.lower() in target.lower() for o in outputs) and not known:
+            if not any(o.lower() in target.lower() for o in outputs):
+                continue
+            if target not in self._targets:
+                if len(self._targets) >= MOST_OUTPUTS:
+                    continue
+                try:
+                    self._add_output(f"midi_out_{len(self._targets) + 1}", target)
+                except RtganError as problem:
+                    self.failures[target] = str(problem)
+                    continue
+                self.failures.pop(target, None)
+            out = int(self._words[native.J_OUT + self._targets.index(target)])
+            if not self._library.jack_port_connected_to(out, target.encode()):
                 self._library.jack_connect(self._client, self._library.jack_port_name(out), target.encode())
                 new = True
         return new
 
     # --- messages ---
 
-    def send(self, message: bytes) -> bool:
-        """Send a message of one to three bytes with the next period; False if too many wait. One thread."""
-        return self._out.push(Record(MIDI, 0, int.from_bytes(message, "little"), len(message)))
+    def send(self, message: bytes, port: str = "") -> bool:
+        """Send a message of one to three bytes with the next period; False if too many wait. One thread.
+
+        ``port``: only to outputs whose names contain it; else to all, and to whoever has connected to ``midi_out``.
+        """
+        mask = sum(1 << k for k, target in enumerate(self._targets) if port.lower() in target.lower())
+        return self._out.push(Record(MIDI, mask, int.from_bytes(message, "little"), len(message)))
 
     @property
     def gone(self) -> bool:
@@ -256,8 +279,9 @@ class JackMidi:
         client, self._client = self._client, None
         if client is None:
             return
-        if not self._engine.follow_clock(0, 0):
-            _STUCK.append((self, self._engine))  # the audio thread hangs in the client
+        if not self._engine.follow_clock(0, 0) or self.gone:
+            # The audio thread hangs in the client, or its server has died: closing it then has been seen to crash.
+            _STUCK.append((self, self._engine))
             return
         closer = threading.Thread(target=self._library.jack_client_close, args=(client,), daemon=True)
         closer.start()

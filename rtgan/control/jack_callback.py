@@ -17,11 +17,13 @@ from rtgan.kernels.native import NODES, call_foreign, cfunc, i64p, u8p
 
 PORTS = 16
 (
-    J_CLIENT, J_RING, J_OUT_RING, J_EVENT, J_OUT, J_INPUTS, J_SYSEX, J_BAD, J_CYCLES, J_GONE,
+    J_CLIENT, J_RING, J_OUT_RING, J_EVENT, J_OUTPUTS, J_INPUTS, J_SYSEX, J_BAD, J_CYCLES, J_GONE,
     J_FRAME, J_BUFFER, J_COUNT, J_GET, J_CLEAR, J_WRITE, J_UNSENT,
 ) = range(17)  # fmt: skip
 J_IN = 24
-WORDS = J_IN + PORTS
+J_OUT = J_IN + PORTS
+_J_BUFFERS = J_OUT + PORTS
+WORDS = _J_BUFFERS + PORTS
 
 
 @cfunc(types.int32(types.uint32, types.int64), cache=True, error_model="numpy", boundscheck=False)
@@ -64,17 +66,25 @@ def process(frames: Any, client: Any) -> int:
                 w[J_BAD] += 1
                 continue
             ring_push(w[J_RING], MIDI, (begin + n + offset) & 0xFFFFFFFF, message, port, 0.0, 0.0, 0.0, 0.0)
-    buffer = call_foreign(w[J_BUFFER], w[J_OUT], n, 0, 0)
-    if buffer != 0:
-        call_foreign(w[J_CLEAR], buffer, 0, 0, 0)
-        while True:
-            record = ring_peek(w[J_OUT_RING])
-            if record == 0:
-                break
-            # The bytes lie where the record keeps its first number, lowest first.
-            if call_foreign(w[J_WRITE], buffer, 0, record + 16, i64p(record)[3]) & 0xFFFFFFFF != 0:
+    outputs = w[J_OUTPUTS]
+    for port in range(outputs):
+        buffer = call_foreign(w[J_BUFFER], w[J_OUT + port], n, 0, 0)
+        w[_J_BUFFERS + port] = buffer
+        if buffer != 0:
+            call_foreign(w[J_CLEAR], buffer, 0, 0, 0)
+    while True:
+        record = ring_peek(w[J_OUT_RING])
+        if record == 0:
+            break
+        # The bytes lie where the record keeps its first number, lowest first; its time is a mask of ports.
+        r = i64p(record)
+        for port in range(outputs):
+            buffer = w[_J_BUFFERS + port]
+            if buffer == 0 or (r[1] >> port) & 1 == 0:
+                continue
+            if call_foreign(w[J_WRITE], buffer, 0, record + 16, r[3]) & 0xFFFFFFFF != 0:
                 w[J_UNSENT] += 1
-            ring_drop(w[J_OUT_RING])
+        ring_drop(w[J_OUT_RING])
     w[J_CYCLES] += 1
     return 0
 

@@ -36,6 +36,8 @@ def points_of(binding: Binding, param: Param) -> NDArray[np.float64]:
     way = np.linspace(0.0, 1.0, POINTS) ** binding.curve
     points = np.array([param.plain(first + x * (last - first)) for x in way])
     points[0], points[-1] = low, high
+    if param is HOST_TARGETS["host.snapshot"]:
+        points = np.round(points)
     return np.ascontiguousarray(points[::-1] if binding.invert else points)
 
 

@@ -16,14 +16,17 @@ _RECORDING = Path(__file__).resolve().parent / "noisy_speech.flac"
 _FOLDER = Path("rtgan-demo")
 
 
-def recording() -> NDArray[np.float32]:
-    """The noisy speech, (1, samples) at `RATE_HZ`. Synthesised; see ``make_recording.py`` beside this file."""
+def recording(rate_hz: int = RATE_HZ) -> NDArray[np.float32]:
+    """The noisy speech, (1, samples). Synthesised; see ``make_recording.py`` beside this file."""
     samples, rate = files.read(_RECORDING)
-    assert rate == RATE_HZ
-    return samples
+    if rate == rate_hz:
+        return samples
+    import soxr
+
+    return np.ascontiguousarray(soxr.resample(samples[0], rate, rate_hz)[None], np.float32)
 
 
-def show(noisy: NDArray[np.float32], heard: NDArray[np.float32], latency_samples: int) -> None:
+def show(noisy: NDArray[np.float32], heard: NDArray[np.float32], latency_samples: int, rate_hz: int = RATE_HZ) -> None:
     """Write what went in, what came out and a picture of both to the folder ``rtgan-demo``."""
     length = min(noisy.shape[1], heard.shape[1] - latency_samples)
     if length <= 0:
@@ -34,12 +37,12 @@ def show(noisy: NDArray[np.float32], heard: NDArray[np.float32], latency_samples
         _FOLDER.mkdir(exist_ok=True)
     except OSError as problem:
         raise RtganError(f"the folder {_FOLDER} cannot be made here: {problem.strerror}") from None
-    files.write(_FOLDER / "before.wav", noisy, RATE_HZ, "PCM_16")
-    files.write(_FOLDER / "after.wav", clean, RATE_HZ, "PCM_16")
+    files.write(_FOLDER / "before.wav", noisy, rate_hz, "PCM_16")
+    files.write(_FOLDER / "after.wav", clean, rate_hz, "PCM_16")
     print(f"wrote {_FOLDER}/before.wav and {_FOLDER}/after.wav")
     picture = _FOLDER / "before-after.png"
     try:
-        spectrograms(picture, [("before", noisy[0]), ("after", clean[0])], RATE_HZ)
+        spectrograms(picture, [("before", noisy[0]), ("after", clean[0])], rate_hz)
     except ImportError:
         print("for a picture of both: pip install 'rtgan[plot]'")
         return

@@ -8,7 +8,7 @@ hash of the file, so that the next start needs no torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ CARRY = ((1, 1),)
 TOLERANCE = 1e-4
 #: A third output, where there is one: the chance that somebody speaks.
 VOICE_SHAPE = (1, 1)
+_BARS = "▁▂▃▄▅▆▇█"
 _SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -238,6 +239,8 @@ def describe(name: str | Path) -> str:
     rows += [(label, shown(card.fields[key])) for key, label, shown in more if key in card.fields]
     training = card.fields.get("training", {})
     rows += [(key, str(training[key])) for key in ("commit", "steps", "hours_of_audio") if key in training]
+    curve = training.get("curve", {})
+    rows += [(str(key), _course(values)) for key, values in curve.items() if key != "step"]
     named: dict[str, None] = {}
     for source in training.get("sources", []):
         licence = f" ({source['licence']})" if isinstance(source, dict) and source.get("licence") else ""
@@ -252,3 +255,10 @@ def describe(name: str | Path) -> str:
 
 def _figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _course(values: Sequence[float]) -> str:
+    """How a loss went in training, as a line of bars from its lowest to its highest."""
+    low, high = min(values), max(values)
+    bars = "".join(_BARS[round((v - low) / (high - low or 1.0) * (len(_BARS) - 1))] for v in values)
+    return f"{bars}  {values[0]:.4g} to {values[-1]:.4g}"

@@ -1,68 +1,170 @@
-"""Input and output on different devices: two native callbacks and a ring between them.
+"""Input and output on different devices: two native callbacks, a ring, and a resampler that holds the clocks together.
 
 Each device keeps its own time. The input's callback writes frames into the ring, the output's callback takes
-them out and runs the engine on them. Where the clocks drift apart the ring runs empty or over; that is a slip:
-counted, and mended by starting again from the intended fill.
+them out and runs the engine on them. The two clocks differ by some hundred parts per million and wander; a slow loop
+(Adriaensen, "Controlling adaptive resampling", Linux Audio Conference 2012) sets the speed at which the input is
+read so that what waits in the ring stays what it is meant to be. What waits is known to the sample between the
+input's callbacks too, from the processor's counter. What the loop cannot follow, a device that stalls or has another
+rate than it says, is a slip: counted, and mended by starting again from the intended fill.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 from numba import types
 
-from rtgan.kernels import rings
-from rtgan.kernels.native import NODES, call_stream, cfunc, f32p, i64p, smaller
+from rtgan.engine import TickRate
+from rtgan.kernels import rings, varispeed
+from rtgan.kernels.native import (
+    NODES,
+    call_stream,
+    cfunc,
+    exchange,
+    f32p,
+    f64p,
+    i64p,
+    inline,
+    larger,
+    load_acquire,
+    smaller,
+    store_release,
+    ticks,
+)
 from rtgan.memory import Arena, address_of
 
-B_RING, B_ENGINE, B_CALLBACK, B_SCRATCH, B_SCRATCH_FRAMES, B_WIDTH, B_OUT_WIDTH, B_FILL, B_FLOWS, B_SLIPS = range(10)
+# What both sides use.
+B_RING, B_ENGINE, B_CALLBACK, B_SCRATCH, B_RESAMPLER, B_WIDTH, B_OUT_WIDTH, B_CLOCK = range(8)
+# Float words: ticks in a sample, seconds in a sample.
+F_TICKS, F_SECONDS = 8, 9
+# The input's: even while the two behind it belong together, frames so far, the counter then; frames of a block.
+B_SEQUENCE, B_IN_FRAMES, B_IN_TICKS, B_IN_BLOCK = range(16, 20)
+# The output's: whether it reads, slips, frames taken out of the ring, frames that are to wait there.
+B_FLOWS, B_SLIPS, B_READ, B_FILL = range(24, 28)
+# Float words, the output's: smoothed surplus in frames, what the loop has learnt of the clocks, the speed now.
+F_SURPLUS, F_LEARNT, F_SPEED = 28, 29, 30
+_WORDS = 32
+
+_PIECE = 1024
 _SCRATCH_FRAMES = 4096
 _RING_FRAMES = 1 << 17
+#: Natural frequency and smoothing of the loop in Hz, and the most that it may pull, which is 0.9 cents.
+_LOOP_HZ, _SMOOTHING_HZ, _MOST = 0.012, 0.1, 500e-6
 
 _STREAM = types.int32(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64)
+
+
+@inline
+def _now(bridge: Any) -> Any:
+    clock = i64p(bridge)[B_CLOCK]
+    return ticks() if clock == 0 else i64p(clock)[0]
+
+
+@inline
+def _meet(bridge: Any, frames: Any) -> None:
+    """What is to wait grows to twice the largest block, and what the resampler looks ahead."""
+    w = i64p(bridge)
+    w[B_FILL] = larger(w[B_FILL], 2 * larger(w[B_IN_BLOCK], frames) + varispeed.AHEAD + 2)
 
 
 @cfunc(_STREAM, cache=True, error_model="numpy", boundscheck=False)
 def take(source: int, target: int, frames: int, time_info: int, flags: int, bridge: int) -> int:
     """[audio, input device] ``PaStreamCallback``: frames into the ring."""
     w = i64p(bridge)
-    if 2 * frames > w[B_FILL]:
-        w[B_FILL] = 2 * frames
-    if source != 0:
-        rings.ring_write(w[B_RING], source, frames)
+    if source == 0:
+        return 0
+    w[B_IN_BLOCK] = larger(w[B_IN_BLOCK], frames)
+    written = rings.ring_write(w[B_RING], source, frames)
+    sequence = w[B_SEQUENCE]
+    exchange(bridge + 8 * B_SEQUENCE, sequence + 1)
+    w[B_IN_FRAMES] += written
+    w[B_IN_TICKS] = _now(bridge)
+    store_release(bridge + 8 * B_SEQUENCE, sequence + 2)
     return 0
+
+
+@inline
+def _waiting(bridge: Any) -> Any:
+    """Frames that the input device has heard and nothing was made of; below zero if that cannot be known now."""
+    w = i64p(bridge)
+    f = f64p(bridge)
+    before = load_acquire(bridge + 8 * B_SEQUENCE)
+    frames = load_acquire(bridge + 8 * B_IN_FRAMES)
+    at = load_acquire(bridge + 8 * B_IN_TICKS)
+    if before & 1 or load_acquire(bridge + 8 * B_SEQUENCE) != before:
+        return -1.0
+    since = 0.0
+    if f[F_TICKS] > 0.0:
+        # A device that has stopped hears no more than its next block.
+        since = smaller(larger((_now(bridge) - at) / f[F_TICKS], 0.0), 2.0 * w[B_IN_BLOCK])
+    r = i64p(w[B_RESAMPLER])
+    ahead = r[varispeed.WRITTEN] - r[varispeed.WHOLE] - f64p(w[B_RESAMPLER])[varispeed.FRACTION]
+    return frames - w[B_READ] + since + ahead
+
+
+@inline
+def _let_go(bridge: Any, frames: Any) -> None:
+    """Read frames that nothing is made of."""
+    w = i64p(bridge)
+    left = smaller(frames, rings.ring_ready(w[B_RING]))
+    while left > 0:
+        count = rings.ring_read(w[B_RING], w[B_SCRATCH], smaller(left, _SCRATCH_FRAMES))
+        w[B_READ] += count
+        left -= count
+
+
+@inline
+def _follow(bridge: Any, surplus: Any, seconds: Any) -> None:
+    """Set the speed by how much more waits than is meant to, in frames; ``seconds`` since the last time."""
+    f = f64p(bridge)
+    smoothing = smaller(1.0, 2 * math.pi * _SMOOTHING_HZ * seconds)
+    f[F_SURPLUS] += smoothing * (surplus - f[F_SURPLUS])
+    turn = 2 * math.pi * _LOOP_HZ
+    learnt = f[F_LEARNT] + turn * turn * f[F_SECONDS] * f[F_SURPLUS] * seconds
+    f[F_LEARNT] = smaller(larger(learnt, -_MOST), _MOST)
+    pull = f[F_LEARNT] + 2 * turn * f[F_SECONDS] * f[F_SURPLUS]
+    f[F_SPEED] = 1.0 + smaller(larger(pull, -_MOST), _MOST)
 
 
 @cfunc(_STREAM, cache=True, error_model="numpy", boundscheck=False)
 def give(source: int, target: int, frames: int, time_info: int, flags: int, bridge: int) -> int:
     """[audio, output device] ``PaStreamCallback``: frames out of the ring, through the engine, to the device."""
     w = i64p(bridge)
-    if 2 * frames > w[B_FILL]:
-        w[B_FILL] = 2 * frames
+    f = f64p(bridge)
+    _meet(bridge, frames)
+    meant = w[B_FILL] + frames
+    if w[B_FLOWS] == 0 and rings.ring_ready(w[B_RING]) >= meant:
+        varispeed.reset(w[B_RESAMPLER])
+        w[B_FLOWS] = 1
+        f[F_SURPLUS] = 0.0
+        _let_go(bridge, np.int64(larger(_waiting(bridge) - meant, 0.0)))
+    elif w[B_FLOWS] != 0:
+        surplus = _waiting(bridge) - meant
+        if surplus > 2 * w[B_FILL]:
+            _let_go(bridge, np.int64(surplus))
+            w[B_SLIPS] += 1
+        elif surplus >= -meant:
+            _follow(bridge, surplus, frames * f[F_SECONDS])
     done = 0
     while done < frames:
-        n = smaller(frames - done, w[B_SCRATCH_FRAMES])
-        ready = rings.ring_ready(w[B_RING])
-        if w[B_FLOWS] == 0 and ready >= w[B_FILL] + n:
-            w[B_FLOWS] = 1
-        late = ready - n - 3 * w[B_FILL]
-        if w[B_FLOWS] != 0 and late > 0:
-            # The input runs ahead: let go of what would only be delay.
-            surplus = ready - n - w[B_FILL]
-            while surplus > 0:
-                surplus -= rings.ring_read(w[B_RING], w[B_SCRATCH], smaller(surplus, w[B_SCRATCH_FRAMES]))
+        n = smaller(frames - done, _PIECE)
+        made = w[B_SCRATCH] + 4 * w[B_WIDTH] * (_SCRATCH_FRAMES - _PIECE)
+        need = varispeed.wanted(w[B_RESAMPLER], f[F_SPEED], n)
+        if w[B_FLOWS] != 0 and rings.ring_ready(w[B_RING]) < need:
+            w[B_FLOWS] = 0
             w[B_SLIPS] += 1
-        got = 0
         if w[B_FLOWS] != 0:
-            got = smaller(n, rings.ring_ready(w[B_RING]))
-            rings.ring_read(w[B_RING], w[B_SCRATCH], got)
-            if got < n:
-                w[B_FLOWS] = 0
-                w[B_SLIPS] += 1
-        scratch = f32p(w[B_SCRATCH])
-        for i in range(got * w[B_WIDTH], n * w[B_WIDTH]):
-            scratch[i] = 0.0
-        call_stream(w[B_CALLBACK], w[B_SCRATCH], target + 4 * done * w[B_OUT_WIDTH], n, time_info, flags, w[B_ENGINE])
+            rings.ring_read(w[B_RING], w[B_SCRATCH], need)
+            w[B_READ] += need
+            varispeed.push(w[B_RESAMPLER], w[B_SCRATCH], w[B_WIDTH], need)
+            varispeed.pull(w[B_RESAMPLER], made, w[B_WIDTH], f[F_SPEED], n)
+        else:
+            silent = f32p(made)
+            for i in range(n * w[B_WIDTH]):
+                silent[i] = 0.0
+        call_stream(w[B_CALLBACK], made, target + 4 * done * w[B_OUT_WIDTH], n, time_info, flags, w[B_ENGINE])
         done += n
     return 0
 
@@ -80,20 +182,38 @@ class Bridge:
         Addresses.
     in_width, out_width : int
         Channels per frame of the two devices.
+    sample_rate_hz : int
+        The rate that both devices say they have.
     fill : int
         Frames that wait in the ring on purpose, to begin with; it grows to twice the largest block that either
         device turns out to use.
+    clock : int
+        Address of an int64 with the time in samples, in the place of the processor's counter.
     """
 
-    def __init__(self, engine_callback: int, engine: int, in_width: int, out_width: int, fill: int) -> None:
+    def __init__(
+        self,
+        engine_callback: int,
+        engine: int,
+        in_width: int,
+        out_width: int,
+        sample_rate_hz: int,
+        fill: int,
+        clock: int = 0,
+    ) -> None:
         self.arena = Arena()
         self._ring = rings.build(_RING_FRAMES, in_width, allocate=self.arena.int64)
-        words = self.arena.int64(16)
-        words[B_RING] = self._ring.address
+        self._resampler = resampler = varispeed.build(in_width, _PIECE, allocate=self.arena.int64)
+        words = self.arena.int64(_WORDS)
+        words[B_RING], words[B_RESAMPLER] = self._ring.address, resampler.address
         words[B_ENGINE], words[B_CALLBACK] = engine, engine_callback
         words[B_SCRATCH] = address_of(self.arena.float32(_SCRATCH_FRAMES, in_width))
-        words[B_SCRATCH_FRAMES] = _SCRATCH_FRAMES
         words[B_WIDTH], words[B_OUT_WIDTH], words[B_FILL] = in_width, out_width, fill
+        words[B_CLOCK] = clock
+        self._floats = words.view(np.float64)
+        self._floats[F_SPEED] = 1.0
+        self._floats[F_SECONDS] = 1 / sample_rate_hz
+        self._floats[F_TICKS] = 1.0 if clock else TickRate().per_second() / sample_rate_hz
         self._words: Any = words
         self.address = address_of(words)
         self.take_address, self.give_address = int(take.address), int(give.address)
@@ -104,6 +224,18 @@ class Bridge:
         return int(self._words[B_FILL])
 
     @property
+    def waiting(self) -> float:
+        """Frames that wait now, in the ring and in the resampler."""
+        resampler = self._resampler.memory
+        ahead = resampler[varispeed.WRITTEN] - resampler[varispeed.WHOLE]
+        return float(self._words[B_IN_FRAMES] - self._words[B_READ] + ahead)
+
+    @property
+    def speed(self) -> float:
+        """Input frames that an output frame is made of, by which the clocks differ."""
+        return float(self._floats[F_SPEED])
+
+    @property
     def slips(self) -> int:
-        """How often the two clocks had to be brought together again."""
+        """How often the two clocks had to be brought together by force."""
         return int(self._words[B_SLIPS]) + int(self._ring.overruns > 0)

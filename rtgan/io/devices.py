@@ -5,6 +5,10 @@ A thin layer over sounddevice (PortAudio). The stream gets the engine's C callba
 
 from __future__ import annotations
 
+import ctypes
+import os
+import re
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +16,12 @@ from typing import Any
 
 from rtgan.errors import RtganError, UsageError
 from rtgan.io.bridge import Bridge
+from rtgan.io.gate import Gate
 
 _CLOSE_S = 2.0
 _SPLIT_BLOCK = 256
+#: Streams whose server has died, and the copies of PortAudio that they belong to: nobody can close them.
+_ABANDONED: list[object] = []
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class Device:
     inputs: int
     outputs: int
     rate_hz: float
+
+    @property
+    def plug(self) -> tuple[str, str]:
+        """What it is known by when it has been pulled out and put in again, whatever number it gets."""
+        return re.sub(r" \(hw:\d+,\d+\)$", "", self.name), self.api
 
     def describe(self) -> str:
         """One line for a person."""
@@ -73,6 +85,49 @@ def devices() -> list[Device]:
         )
         for d in sd.query_devices()
     ]
+
+
+def refresh() -> None:
+    """Look for devices anew; no stream may be open. PortAudio makes its list once, when it begins."""
+    sd = _sounddevice()
+    if any("JACK" in api["name"] for api in sd.query_hostapis()) and not _jack_answers():
+        # The end of a PortAudio whose JACK server has died is an assertion that fails, and takes the process along.
+        _renew()
+        return
+    sd._terminate()
+    sd._initialize()
+
+
+def _jack_answers() -> bool:
+    try:
+        library = ctypes.CDLL("libjack.so.0")
+    except OSError:
+        return True
+    library.jack_client_open.restype = ctypes.c_void_p
+    client = library.jack_client_open(b"rtgan-look", 1, None)  # 1: start no server
+    if client:
+        library.jack_client_close(ctypes.c_void_p(client))
+    return bool(client)
+
+
+def _renew() -> bool:
+    """Leave PortAudio as it is, for ever, and begin with another copy of its library; False where that cannot be."""
+    sd = _sounddevice()
+    if sys.platform != "linux":
+        return False
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = [line.split(maxsplit=5)[5].strip() for line in maps if "/libportaudio" in line]
+    if not paths:
+        return False
+    with open(paths[0], "rb") as library:
+        memory = os.memfd_create("portaudio")
+        os.write(memory, library.read())
+    # The file stays open: the loader takes a path that it has seen for the library that it knows.
+    _ABANDONED.append((sd._lib, memory))
+    sd._lib = sd._ffi.dlopen(f"/proc/self/fd/{memory}")
+    sd._initialized = 0
+    sd._initialize()
+    return True
 
 
 def choose(spec: str | int | None, kind: str, known: Sequence[Device] | None = None) -> Device | None:
@@ -168,9 +223,13 @@ class Stream:
         sd = _sounddevice()
         ffi = sd._ffi
         self._error = sd.PortAudioError
+        self.name = output.name if input.name == output.name else f"{input.name} or {output.name}"
         self.jack = "JACK" in output.api
         self.rate_hz = rate_hz
+        self._started = False
         self.bridge: Bridge | None = None
+        self.gate = Gate(callback, userdata, output_channels)
+        enter, gate = self.gate.enter_address, self.gate.address
 
         def open_one(kind: str, device: Any, channels: Any, dtype: Any, function: int, user: int) -> Any:
             return sd._StreamBase(
@@ -193,10 +252,10 @@ class Stream:
             if together and not split:
                 devices = (input.index, output.index)
                 channels = (input_channels, output_channels)
-                self._streams = [open_one("duplex", devices, channels, ("float32", "float32"), callback, userdata)]
+                self._streams = [open_one("duplex", devices, channels, ("float32", "float32"), enter, gate)]
             else:
                 fill = 2 * (block or _SPLIT_BLOCK)
-                self.bridge = Bridge(callback, userdata, input_channels, output_channels, fill)
+                self.bridge = Bridge(enter, gate, input_channels, output_channels, rate_hz, fill)
                 ends = self.bridge
                 self._streams = []
                 for kind, device, width, function in (
@@ -211,6 +270,7 @@ class Stream:
 
     def start(self) -> None:
         """Begin; the callback runs from now on."""
+        self._started = True
         try:
             for stream in self._streams:
                 stream.start()
@@ -220,15 +280,24 @@ class Stream:
     def close(self) -> bool:
         """Stop and give the device back.
 
+        From a JACK server that has died PortAudio does not come back, and no other stream can be had from it: the
+        stream is shut out of the engine and left to itself, and the next one belongs to another copy of PortAudio.
+
         Returns
         -------
         bool
-            False if PortAudio does not come back from it, as happens when an audio server died under it.
+            False if PortAudio does not come back and there is no other copy to be had.
         """
+        if self.jack and self._started and not self.active:
+            return self._abandon()
         closer = threading.Thread(target=self._close, name="rtgan-close", daemon=True)
         closer.start()
         closer.join(_CLOSE_S)
-        return not closer.is_alive()
+        return not closer.is_alive() or self._abandon()
+
+    def _abandon(self) -> bool:
+        _ABANDONED.append(self)
+        return self.gate.shut() and _renew()
 
     def _close(self) -> None:
         for stream in reversed(self._streams):

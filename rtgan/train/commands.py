@@ -39,7 +39,10 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of a step (default: 1)")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
     parser.add_argument(
-        "--start-from", type=Path, metavar="RUN", help="take what fits of another run's weights (folder or .pt file)"
+        "--start-from",
+        type=Path,
+        metavar="RUN|MODEL.ts",
+        help="take what fits of another run's weights (folder or .pt file), or those of an exported model (.ts)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="instead of the config's steps")
     parser.add_argument("--batch", type=int, metavar="N", help="examples of a process, instead of the config's")

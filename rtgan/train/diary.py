@@ -18,6 +18,10 @@ def spectrogram(signal: Tensor, n_fft: int = 1024) -> Tensor:
     return (1 + decibel / 100).clamp(0, 1).t().flip(0)[None]
 
 
+#: What a line of the log holds beside losses.
+_NO_LOSS = ("step", "seconds", "rate", "norm")
+
+
 class Diary:
     """Writer of a run's figures and sounds.
 
@@ -67,3 +71,28 @@ class Diary:
             self._board.add_audio(name, signal.clamp(-1, 1)[None], step, sample_rate_hz)
             self._board.add_image(name, spectrogram(signal), step)
         self._board.flush()
+
+
+def curve(log: Path, points: int = 24) -> dict[str, list[float]]:
+    """How a run's losses went: steps and means over as many stretches; empty where there is no log.
+
+    A run that was resumed has some steps twice; the later ones count.
+    """
+    rows: dict[int, dict[str, float]] = {}
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        row = json.loads(line)
+        numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k not in _NO_LOSS}
+        if numbers:
+            rows[int(row["step"])] = numbers
+    steps = sorted(rows)
+    stretches = [
+        part for k in range(points) if (part := steps[k * len(steps) // points : (k + 1) * len(steps) // points])
+    ]
+    names = dict.fromkeys(name for step in steps for name in rows[step])
+    found: dict[str, list[float]] = {"step": [float(part[-1]) for part in stretches]} if stretches else {}
+    for name in names:
+        # A loss that begins later is not known before.
+        known = [[rows[step][name] for step in part if name in rows[step]] for part in stretches]
+        if all(known):
+            found[name] = [round(sum(part) / len(part), 5) for part in known]
+    return found

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from ..errors import RtganError, UsageError
 from ..version import VERSION
+from .checkpoint import load_checkpoint
+from .config import TrainConfig, parse_config
 from .data import generated_corpus
-from .loop import TrainConfig, load_checkpoint, parse_config
+from .diary import curve
 from .mixing import Mixer, MixSettings
 from .networks import Denoiser, StreamingDenoiser, count_parameters, macs_per_frame, stream
 
@@ -171,6 +173,7 @@ def export_run(
         "hours_of_audio": round(
             content["step"] * config.batch * int(content.get("processes", 1)) * config.mixing.seconds / 3600, 1
         ),
+        "curve": curve((run if run.is_dir() else run.parent) / "log.jsonl"),
         "config": config.as_dict(),
     }
     card = build_card(config, net, training, metrics, name, description)

@@ -13,10 +13,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -29,9 +30,10 @@ from .config import TrainConfig, load_config, parse_config
 from .data import Corpus
 from .develop import Development, enhance
 from .diary import Diary
+from .export import read_model
 from .losses import Balancer, LossSum, level_scale
 from .mixing import Mixer
-from .networks import Denoiser
+from .networks import Denoiser, unfolded
 from .parallel import Processes
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LOG_EVERY = 20
+_CALIBRATION_MIXES = 8
 _OPENING_STEPS = 50
 _LOST_STEPS = 20
 
@@ -276,28 +279,45 @@ class Trainer:
         self.lineage = list(content["lineage"])
 
     def start_from(self, run: Path) -> tuple[int, int]:
-        """Take the averaged weights of another run, as far as names and shapes fit.
+        """Take the averaged weights of another run as far as names and shapes fit, or those of an exported model.
 
         Returns
         -------
         tuple of int
             How many of this net's tensors were taken, and how many it has.
         """
+        if run.suffix == ".ts":
+            return self._start_from_model(run)
         content = load_checkpoint(run)
         mine = self.net.state_dict()
         fitting = {k: v for k, v in content["ema"].items() if k in mine and mine[k].shape == v.shape}
         if not any(v.is_floating_point() for v in fitting.values()):
             raise UsageError(f"No weight of {str(run)!r} fits the config's network.")
-        self.net.load_state_dict(fitting, strict=False)
         theirs = content.get("adversary")
         if self.adversary is not None and theirs is not None:
             own = self.adversary.net.state_dict()
             if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs["net"].items()}:
                 self.adversary.net.load_state_dict(theirs["net"])
         earlier = {key: content["config"][key] for key in ("name", "batch", "seed")} | {"steps": content["step"]}
-        self.lineage = [*content.get("lineage", []), earlier]
-        self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+        self._begin_with(fitting, [*content.get("lineage", []), earlier])
         return len(fitting), len(mine)
+
+    def _start_from_model(self, path: Path) -> tuple[int, int]:
+        module, card, _ = read_model(path)
+        if card.get("task") != "denoise" or "config" not in card.get("training", {}):
+            raise UsageError(f"The model {str(path)!r} is not one that `rtgan export` has made of a denoiser.")
+        mixes = [Mixer(self.corpus, self.config.mixing, self.config.seed)(k).noisy for k in range(_CALIBRATION_MIXES)]
+        example = self.config.stft.analyse(torch.from_numpy(np.stack(mixes)))
+        weights = unfolded(module.state_dict(), self.config.network, example).state_dict()
+        training = card["training"]
+        earlier = {key: training["config"][key] for key in ("name", "batch", "seed")} | {"steps": training["steps"]}
+        self._begin_with(weights, [*training.get("started_from", []), earlier])
+        return len(weights), len(weights)
+
+    def _begin_with(self, weights: Mapping[str, Tensor], lineage: list[dict[str, Any]]) -> None:
+        self.net.load_state_dict(weights, strict=False)
+        self.lineage = lineage
+        self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
 
     def _computing(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype is None:
@@ -487,7 +507,7 @@ class Trainer:
                     smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
                 self.seconds = earlier + time.monotonic() - begun
                 bar.update()
-                if self.step % _LOG_EVERY == 0 and diary is not None:
+                if (self.step % _LOG_EVERY == 0 or self.step == config.steps) and diary is not None:
                     bar.set_postfix({name: f"{value:.4g}" for name, value in smooth.items()})
                     row = {"seconds": round(self.seconds, 1), "rate": self.learning_rate(self.step)}
                     diary.figures(self.step, row | smooth)

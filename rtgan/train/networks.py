@@ -10,7 +10,7 @@ normalisation folded into the weights and a single flat state tensor.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -379,6 +379,64 @@ class Denoiser(nn.Module):
         out = out.view(batch, phases, 2, -1, bins).permute(0, 2, 3, 1, 4).reshape(batch, 2, -1, bins)
         voice = voice.view(-1, batch, phases).permute(1, 0, 2).reshape(batch, -1)
         return out[:, :, :frames], voice[:, :frames]
+
+
+def unfolded(weights: Mapping[str, Tensor], settings: DenoiserSettings, example: Tensor) -> Denoiser:
+    """The net that a `StreamingDenoiser` was made of, so that it can be trained on.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        The streaming net's, by name.
+    settings : DenoiserSettings
+        Of the same shape; hop and phases may differ.
+    example : Tensor
+        Spectrum ``(batch, 2, frames, bins)`` of noisy speech. What the normalisations divide by went into the
+        weights and is measured on it anew, so that the net does the same in training as it does in use.
+
+    Raises
+    ------
+    UsageError
+        If the weights are of another net.
+    """
+    net = Denoiser(settings)
+    pairs: list[tuple[Tensor, str]] = [
+        (net.gains.weight[..., 0], "gains_weight"), (net.gains.bias, "gains_bias"),  # type: ignore[list-item]
+        (net.voice.weight, "voice_weight"), (net.voice.bias, "voice_bias"),
+    ]  # fmt: skip
+    for name in ("first", "second", "third", "rise", "rise_again"):
+        layer = getattr(net, name)
+        pairs += [(layer.filter.weight[..., 0], f"{name}_weight"), (layer.norm.bias, f"{name}_bias")]
+    for number, block in enumerate(net.blocks):
+        assert isinstance(block, _Block)
+        for cell in ("time", "up", "down"):
+            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                pairs.append((getattr(getattr(block, cell), part), f"blocks.{number}.{cell}_{part}"))
+        for way, linear, norm in (("time", block.time_out, block.time_norm), ("row", block.row_out, block.row_norm)):
+            pairs.append((linear.weight, f"blocks.{number}.{way}_out_weight"))
+            pairs.append((norm.bias, f"blocks.{number}.{way}_out_bias"))
+    known = {name for name in weights if name != "turn"}
+    if known != {name for _, name in pairs} or any(to.shape != weights[name].shape for to, name in pairs):
+        raise UsageError("The model's weights do not fit the config's network.")
+
+    def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert norm.running_mean is not None and norm.running_var is not None
+        values = inputs[0].transpose(0, 1).flatten(1)
+        norm.running_mean.copy_(values.mean(1))
+        norm.running_var.copy_(values.var(1))
+        norm.weight.copy_(torch.sqrt(norm.running_var + norm.eps))
+        norm.bias.add_(norm.running_mean)
+
+    with torch.no_grad():
+        for target, name in pairs:
+            target.copy_(weights[name])
+        norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+        net.eval()(example)
+        for hook in hooks:
+            hook.remove()
+    return net
 
 
 def _expected_turn(settings: DenoiserSettings) -> Tensor:

@@ -252,7 +252,7 @@ def bridge(shim: Shim, blocks: int) -> dict[str, Any]:
     """Play through two devices of different clocks; what it reports."""
     rng = np.random.default_rng(7)
     engine = Case(("highpass",)).engine()
-    between = Bridge(engine.callback_address, engine.address, 1, 1, fill=512)
+    between = Bridge(engine.callback_address, engine.address, 1, 1, 48000, fill=512)
     total = 0
     for _ in range(blocks // 50):
         sizes = block_sizes(rng, 50)

@@ -23,6 +23,7 @@ CALLS_THROUGH_POINTERS = {
     "rtgan.control.jack_callback.process",
     "rtgan.engine.callback",
     "rtgan.io.bridge.give",
+    "rtgan.io.gate.enter",
     "rtgan.kernels.stft.stft_process",
     "rtgan.plugins.denoise._process",
     "rtgan.plugins.denoise._reset",

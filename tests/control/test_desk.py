@@ -44,7 +44,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         (folder / f"{name}.yaml").write_text(PRESET.format(name=name.title()))
     setlist.save(SetList((Slot("one", 0), Slot("two", 1), Slot("three", 1, 2 * 128 + 3))))
     keys = {"panic": "note 1", "next": "note 2", "previous": "note 3", "record": "note 4", "mute": "note 5",
-            "volume_db": "cc 8", "snapshot": "cc 9"}  # fmt: skip
+            "volume_db": "cc 8", "snapshot": "cc 9", "marker": "note 6"}  # fmt: skip
     bindings.save_map([Binding(parse_control(c), (f"host.{t}",), "toggle" if c.startswith("note") else "absolute")
                        for t, c in keys.items()])  # fmt: skip
     host = Host(preset="one", source=speechlike(30.0)[None])
@@ -134,6 +134,23 @@ def test_a_storm_of_program_changes_ends_with_the_last(desk: Desk) -> None:
     assert desk.host.stats().faults == {"gain": 0}
 
 
+def test_what_a_key_of_a_preset_holds_is_let_go_with_the_preset(desk: Desk) -> None:
+    host, folder = desk.host, Path(os.environ["RTGAN_CONFIG_DIR"]) / "presets"
+    held = PRESET.format(name="Held").replace(
+        "- {control: cc 7", "- {control: note 60, target: host.mute, mode: momentary}\n- {control: cc 7"
+    )
+    (folder / "held.yaml").write_text(held)
+    host.load("held")
+    time.sleep(0.1)
+    assert host.engine.midi(b"\x90\x3c\x40")
+    wait_for(lambda: host.values["host.mute"] == 1)
+    host.load("held")
+    time.sleep(0.2)
+    assert host.values["host.mute"] == 1, "the same key of the same preset is still held"
+    host.load("two")
+    wait_for(lambda: host.values["host.mute"] == 0)
+
+
 def test_a_bad_map_on_reload_keeps_the_one_in_force(desk: Desk) -> None:
     bindings.map_path().write_text("schema: 1\nmidi: [{control: cc 900, target: host.mute}]\n")
     with pytest.raises(Exception, match=r"midi\.yaml:2"):
@@ -203,7 +220,13 @@ def test_a_button_for_recording_goes_by_whether_a_recording_is_on(desk: Desk) ->
     host = desk.host
     press(desk, 4)
     wait_for(lambda: host.recording is not None)
+    press(desk, 6)
+    desk.act("marker")
+    log = host.recording.with_suffix(".events.jsonl")  # type: ignore[union-attr]
+    wait_for(lambda: log.read_text().count('"marker"') == 2)
     host.stop_recording()
+    press(desk, 6)
+    wait_for(lambda: "a marker needs a recording, and none runs" in host.stats().warnings)
     time.sleep(1.1)  # the names of takes have seconds
     press(desk, 4)
     wait_for(lambda: host.recording is not None)

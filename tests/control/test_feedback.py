@@ -47,6 +47,17 @@ def test_what_a_hand_has_done_is_not_sent_back_but_a_buttons_light_is() -> None:
     assert sent[1:] == ["b0 07 7f", "90 3c 00"]
 
 
+def test_two_ports_do_not_mix_up_the_halves_of_a_control() -> None:
+    told, sent = feedback(Binding(parse_control("cc14 7"), ("gain.gain_db",)))
+    told.heard(Message(b"\xb0\x07\x40"), port=1)
+    told.heard(Message(b"\xb0\x27\x10"), port=1)
+    told.heard(Message(b"\xb0\x27\x00"), port=2)
+    told.heard(Message(b"\xb0\x27\x10"), port=1)
+    told.changed("gain.gain_db", -60 + 84 * (64 * 128 + 16) / 16383)
+    told.flush()
+    assert sent == []
+
+
 def test_every_kind_of_control_is_told_in_its_own_way() -> None:
     for text, expected in (
         ("cc14 7", ["b0 07 7f", "b0 27 7f"]),

@@ -166,7 +166,7 @@ def test_a_killed_host_leaves_a_playable_recording(jack: Callable[..., Jack], tm
 def test_a_server_that_goes_away_is_one_clear_sentence(jack: Callable[..., Jack], tmp_path: Path) -> None:
     server = jack(256)
     host = subprocess.Popen(
-        [sys.executable, str(ROOT / "run_live.py"), "--preset", "bypass", "--record", "t.wav"],
+        [sys.executable, str(ROOT / "run_live.py"), "--preset", "bypass", "--record", "t.wav", "--wait-device", "0"],
         env=server.env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     server.wait_port("PortAudio:out_0")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rtgan.errors import RtganError, UsageError
+from rtgan.generators import library
 from rtgan.train import commands, evaluate, peers, scoring
 from rtgan.train.export import export_run, read_model
 from rtgan.train.loop import enhance, load_checkpoint, parse_config
@@ -52,6 +53,10 @@ def test_card_is_complete_and_names_no_local_path(run: Path, tmp_path: Path) -> 
     assert set(card) >= KEYS
     assert (card["name"], card["metrics"], card["lookahead_frames"]) == ("other", {"mixes": 3}, 0)
     assert card["training"]["steps"] == 4 and card["training"]["sources"][0]["licence"] == "MIT"
+    curve = card["training"]["curve"]
+    assert curve["step"][-1] == 4 and len(curve["loss"]) == len(curve["step"])
+    told = library.describe(tmp_path / "net.ts")
+    assert f"{curve['loss'][0]:.4g} to {curve['loss'][-1]:.4g}" in told
     assert str(tmp_path) not in json.dumps(card)
 
 

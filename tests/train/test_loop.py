@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from rtgan.errors import RtganError, UsageError
+from rtgan.train.export import export_run
 from rtgan.train.loop import BEST, CHECKPOINT, Trainer, _Watch, enhance, load_checkpoint, load_config, parse_config
-from rtgan.train.mixing import MixSettings
+from rtgan.train.mixing import Mixer, MixSettings
+from rtgan.train.networks import Denoiser
 
 CONFIGS = Path(__file__).parents[2] / "rtgan" / "train" / "configs"
 
@@ -205,6 +207,31 @@ def test_weights_of_another_run_are_taken_where_they_fit(tiny: dict[str, Any], c
     deeper = Trainer(parse_config(tiny, "tiny.yaml"), corpus, run.parent / "deeper")
     taken, whole = deeper.start_from(run / CHECKPOINT)
     assert 0 < taken < whole
+
+
+def test_an_exported_model_is_trained_on(tiny: dict[str, Any], corpus: Any, run: Path, tmp_path: Path) -> None:
+    export_run(run, tmp_path / "net.ts")
+    tiny["network"]["hop_samples"] //= 2
+    tiny["network"]["phases"] = 2
+    tiny["seed"] = 5
+    trainer = Trainer(parse_config(tiny, "tiny.yaml"), corpus, tmp_path / "tuned")
+    taken, whole = trainer.start_from(tmp_path / "net.ts")
+    assert taken == whole
+    assert [entry["name"] for entry in trainer.lineage] == ["tiny"]
+    before = Denoiser(trainer.config.network)
+    before.load_state_dict(load_checkpoint(run)["ema"])
+    noisy = torch.randn(4, 9600) * 0.1
+    spectrum = trainer.config.stft.analyse(noisy)
+    with torch.no_grad():
+        expected = before.eval()(spectrum)[0]
+        assert torch.allclose(trainer.net.eval()(spectrum)[0], expected, atol=1e-4 * float(expected.abs().max()))
+        example = torch.stack([torch.from_numpy(Mixer(corpus, trainer.config.mixing, 5)(k).noisy) for k in range(8)])
+        spectrum = trainer.config.stft.analyse(example)
+        calm, training = trainer.net.eval()(spectrum)[0], trainer.net.train()(spectrum)[0]
+        assert torch.allclose(calm, training, atol=1e-2 * float(calm.abs().max())), "and in training it does the same"
+    tiny["network"]["blocks"] = 2
+    with pytest.raises(UsageError, match="do not fit"):
+        Trainer(parse_config(tiny, "tiny.yaml"), corpus, tmp_path / "other").start_from(tmp_path / "net.ts")
 
 
 def test_a_checkpoint_of_another_net_is_not_resumed(tiny: dict[str, Any], corpus: Any, run: Path) -> None:
