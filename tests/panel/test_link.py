@@ -137,9 +137,11 @@ def test_a_control_is_learned_and_forgotten(playing: Inside, until: Until) -> No
 def test_a_recording_runs_and_ends(playing: Inside, tmp_path: Path) -> None:
     playing.do("record", on=True)
     stats = playing.wait("/api/stats", lambda s: s["recording"] and s["recording"]["seconds"] >= 1)
+    playing.do("mark")
     playing.do("record", on=False)
     playing.wait("/api/stats", lambda s: s["recording"] is None)
     assert (tmp_path / "takes" / stats["recording"]["file"]).stat().st_size > 48000
+    assert "a marker needs a recording" in playing.refused("mark")
 
 
 def test_a_panel_that_dies_comes_back_at_the_same_address_and_the_sound_goes_on(playing: Inside) -> None:
