@@ -125,6 +125,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "panic": Command("Silence, every tail cut, all notes off; then sound comes back."),
     "record": Command("Begin a recording, or end it.", {"on": _ON}),
+    "mark": Command("Put a marker into what is recorded."),
     "reset": Command("Count xruns anew and forget the worst load."),
     "lock": Command("Performance mode: refuse everything that edits.", {"on": _ON}),
     "save": Command(

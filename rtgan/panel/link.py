@@ -368,6 +368,7 @@ class _Told:
         path, since = self._recording
         return {
             "running": host.running,
+            "device": stats.device,
             "load": round(stats.load, 4),
             "worst_load": round(stats.worst_load, 4),
             "xruns": stats.xruns - self._xruns_before,
@@ -473,6 +474,9 @@ class _Told:
 
     def _do_record(self, on: bool) -> None:
         self._desk.act("record", float(on))
+
+    def _do_mark(self) -> None:
+        self._host.mark()
 
     def _do_reset(self) -> None:
         self._xruns_before, self._xrun_at = self._host.stats().xruns, None

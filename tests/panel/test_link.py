@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stage import Inside
-from support import speechlike
+from stage import Asking, Inside
+from support import ROOT, speechlike
 
 from rtgan import Host, bindings, presets
 from rtgan.control.desk import Desk
@@ -134,9 +136,11 @@ def test_a_control_is_learned_and_forgotten(playing: Inside, until: Until) -> No
 def test_a_recording_runs_and_ends(playing: Inside, tmp_path: Path) -> None:
     playing.do("record", on=True)
     stats = playing.wait("/api/stats", lambda s: s["recording"] and s["recording"]["seconds"] >= 1)
+    playing.do("mark")
     playing.do("record", on=False)
     playing.wait("/api/stats", lambda s: s["recording"] is None)
     assert (tmp_path / "takes" / stats["recording"]["file"]).stat().st_size > 48000
+    assert "a marker needs a recording" in playing.refused("mark")
 
 
 def test_a_panel_that_dies_comes_back_at_the_same_address_and_the_sound_goes_on(playing: Inside) -> None:
@@ -214,3 +218,26 @@ def test_presets_and_takes_stay_in_their_folders(playing: Inside) -> None:
     assert "no letter" in playing.refused("save", name="../..")
     playing.do("save", name="../../../evil/../x.yaml")
     assert [p.name for p in presets.user_folder().iterdir()] == ["evil-x-yaml.yaml"]
+
+
+def test_a_host_that_is_killed_leaves_no_panel_behind(tmp_path: Path, until: Until) -> None:
+    host = subprocess.Popen(
+        [sys.executable, "-m", "rtgan", "live", "--preset", "voice-basic"], cwd=tmp_path, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JACK_NO_START_SERVER": "1"}, text=True,
+    )  # fmt: skip
+    assert host.stdout is not None
+    with host.stdout:
+        url = next(line.split()[1] for line in host.stdout if line.startswith("panel: "))
+    stage = Asking(url)
+    stage.wait("/api/values", lambda values: "host.mute" in values, 60)
+    host.kill()
+    host.wait()
+
+    def gone() -> bool:
+        try:
+            stage.ask("/api/values")
+        except OSError:
+            return True
+        return False
+
+    until(gone)

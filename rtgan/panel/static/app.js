@@ -52,11 +52,15 @@ for (const name of ["bypass", "mute"]) {
   $(name).onclick = () => set(`host.${name}`, state.values[`host.${name}`] >= 0.5 ? 0 : 1);
 }
 $("record").onclick = () => ask("record", { on: !state.stats.recording });
+$("mark").onclick = () => ask("mark");
 $("lock").onclick = () => ask("lock", { on: !state.lock.on });
 
 const two = (n) => String(n).padStart(2, "0");
 
-on("stats", ({ recording }) => {
+on("stats", ({ recording, device }) => {
+  $("mark").hidden = !recording;
+  $("device").hidden = !device;
+  if ($("device").textContent !== device) $("device").textContent = device;
   $("record").setAttribute("aria-pressed", Boolean(recording));
   $("record").title = recording?.file ?? "";
   const s = recording?.seconds ?? 0;
