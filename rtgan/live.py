@@ -59,16 +59,17 @@ def run(args: argparse.Namespace) -> int:
     }
     with ExitStack() as stack:
         write = stack.enter_context(_telemetry(args.telemetry))
-        source, target = args.input, args.output
+        source, target, rate_hz = args.input, args.output, args.rate
         if reason is not None and args.virtual_mic is not None:
             raise RtganError(f"{reason}: there is nothing to play into a virtual microphone")
         if args.virtual_mic is not None:
-            mic = stack.enter_context(VirtualMic(args.virtual_mic, args.rate or 48000))
+            mic = stack.enter_context(VirtualMic(args.virtual_mic, args.rate))
             print(mic.announcement, flush=True)
             chosen = mic.input(source)
             source, target = chosen.index if chosen is not None else None, mic.output.index
+            rate_hz = mic.rate_hz
         if reason is None:
-            host = Host(input=source, output=target, rate_hz=args.rate, on_record=write, **options)
+            host = Host(input=source, output=target, rate_hz=rate_hz, on_record=write, **options)
             return _play(host, args, write)
         from rtgan import demo
 

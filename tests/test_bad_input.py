@@ -100,7 +100,11 @@ def test_output_paths_that_cannot_be(cli: Cli, voice: Path, tmp_path: Path) -> N
         (["--wrong"], 2, "unrecognized arguments"),
         (["--preset", "bypass", "--telemetry", "/proc/none/x"], 1, "cannot be written"),
         (["--preset", "bypass", "--seconds", "1", "--record", "/proc/none/x.wav"], 2, "does not exist"),
-        (["--preset", "bypass", "--seconds", "1", "--record", "x.flac"], 2, "must end in .wav"),
+        (["--preset", "bypass", "--seconds", "1", "--record", "x.ogg"], 2, "must end in .wav or .flac"),
+        (["--preset", "bypass", "--seconds", "1", "--pre-roll", "99"], 2, "allowed: 0 to 60"),
+        (["--preset", "bypass", "--seconds", "1", "--wait-device", "-1"], 2, "allowed: from 0"),
+        (["--preset", "bypass", "--seconds", "1", "--rate", "0"], 2, "the sample rate 0 Hz is not supported"),
+        (["--preset", "bypass", "--virtual-mic", "--output", "x"], 2, "leave --output out"),
     ],
 )
 def test_live_refuses_what_cannot_be(cli: Cli, arguments: list[str], code: int, words: str) -> None:

@@ -26,6 +26,7 @@ DEFAULT_NAME = "rtgan microphone"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
 _OWNER = re.compile(r"rtgan\.owner=(\d+)\.(\d+)")
 _PACTL_S = 5.0
+_RATE_HZ = 48000
 _APPEARS_S = 3.0
 #: Virtual cables by system: what we play to and others record from, by parts of their names; and what to install.
 CABLES = {
@@ -84,35 +85,39 @@ class VirtualMic:
     name : str
         What other programs list: letters, digits, spaces, dots, dashes, at most 40. On macOS and Windows part of the
         name of the cable to use, or `DEFAULT_NAME` for any.
-    sample_rate_hz : int
+    sample_rate_hz : int, optional
+        Default: what the way to it has, or 48000.
 
     Attributes
     ----------
     output : Device
         Where the host has to play to.
+    rate_hz : int or None
+        The rate to play at; None leaves it to the device.
     announcement : str
         What to tell the person.
     """
 
-    def __init__(self, name: str = DEFAULT_NAME, sample_rate_hz: int = 48000) -> None:
+    def __init__(self, name: str = DEFAULT_NAME, sample_rate_hz: int | None = None) -> None:
         if not _NAME.fullmatch(name):
             raise UsageError(
                 f"the virtual microphone cannot be called '{name}'; allowed are up to 40 letters, digits, spaces, dots "
                 "and dashes, a letter or digit first"
             )
         self.name = name
+        self.rate_hz = sample_rate_hz
         self._marks: tuple[str, ...] = ()
         self._helper: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str | None] = {}
         if sys.platform == "linux":
             slug = re.sub(r"\W+", "_", name).strip("_").lower()
             self._sink, self._source = f"{slug}_feed", slug
-            self._make(sample_rate_hz)
+            self._make()
         else:
             self.output, self._marks = find_cable(io_devices.devices(), sys.platform, name)
             self.announcement = f"virtual microphone: choose '{self._marks[1]}' in the other program"
 
-    def _make(self, sample_rate_hz: int) -> None:
+    def _make(self) -> None:
         clear_leftovers()
         for line in _pactl("list", "short", "sources").splitlines():
             if self._source in line.split("\t")[1:2]:
@@ -123,7 +128,8 @@ class VirtualMic:
         modules: list[str] = []
         try:
             modules.append(_pactl(
-                "load-module", "module-null-sink", f"sink_name={self._sink}", "channels=1", f"rate={sample_rate_hz}",
+                "load-module", "module-null-sink", f"sink_name={self._sink}", "channels=1",
+                f"rate={self.rate_hz or _RATE_HZ}",
                 f"sink_properties='device.description=\"{feed}\" priority.session=1 {owner}'",
             ).strip())  # fmt: skip
             modules.append(_pactl(
@@ -170,10 +176,10 @@ class VirtualMic:
                 break
             time.sleep(0.1)
         if not found:
-            # ALSA's plugins ask the environment; recording keeps to the microphone that was the default.
-            found = [d for name in ("pulse", "pipewire", "default") for d in known if d.outputs and d.name == name]
+            # This plugin of ALSA's asks the environment; recording keeps to the microphone that was the default.
+            found = [d for d in known if d.outputs and d.name == "pulse"]
             self._set("PULSE_SINK", self._sink)
-            self._set("PIPEWIRE_ALSA", f'{{ playback.node.target = "{self._sink}" }}')
+            self.rate_hz = self.rate_hz or _RATE_HZ  # the plugin offers 44.1 kHz and converts
             if source and "PULSE_SOURCE" not in os.environ:
                 self._set("PULSE_SOURCE", source)
         if not found:
