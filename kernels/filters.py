@@ -6,13 +6,15 @@ Coefficients are five float64 ``b0 b1 b2 a1 a2``, with a0 divided out; a cascade
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from .native import f32p, f64p, inline, kernel
+from .native import f32p, f64p, inline, kernel, smaller
+from .vector import square_root
 
 #: Float64 words of a section's coefficients, and of its state per channel.
 COEFFICIENTS, STATE = 5, 2
@@ -121,3 +123,91 @@ def notch(frequency_hz: float, sample_rate_hz: float, q: float = 10.0) -> NDArra
     """Coefficients of a notch: nothing is left at ``frequency_hz``."""
     c, alpha = _angle(frequency_hz, sample_rate_hz, q)
     return _normal(1, -2 * c, 1, 1 + alpha, -2 * c, 1 - alpha)
+
+
+# --- Designs on the audio thread -------------------------------------------------------------------------------
+
+#: What `design` can make. A band passes its centre unchanged and nothing far from it.
+HIGH_PASS, LOW_SHELF, PEAK, HIGH_SHELF, BAND = range(5)
+
+
+@inline
+def pass_through(coefficients: int) -> None:
+    """Write the coefficients of a section that changes nothing."""
+    c = f64p(coefficients)
+    c[0] = 1.0
+    for i in range(1, COEFFICIENTS):
+        c[i] = 0.0
+
+
+@inline
+def design(kind: int, coefficients: int, frequency_hz: float, sample_rate_hz: float, q: float, gain_db: float) -> None:
+    """Write the coefficients of a section of the cookbook; frequencies above 0.49 of the rate are held there.
+
+    A gain of 0 dB gives a section that passes every bit.
+    """
+    c = f64p(coefficients)
+    t = math.tan(math.pi * smaller(frequency_hz, 0.49 * sample_rate_hz) / sample_rate_hz)
+    # Sine and cosine of the whole angle from the tangent of its half: one call instead of two.
+    cosine = (1.0 - t * t) / (1.0 + t * t)
+    alpha = t / ((1.0 + t * t) * q)
+    a = math.exp(gain_db * (math.log(10.0) / 40.0))
+    if kind == HIGH_PASS:
+        b0, b1, b2 = 0.5 * (1.0 + cosine), -(1.0 + cosine), 0.5 * (1.0 + cosine)
+        a0, a1, a2 = 1.0 + alpha, -2.0 * cosine, 1.0 - alpha
+    elif kind == BAND:
+        b0, b1, b2 = alpha, 0.0, -alpha
+        a0, a1, a2 = 1.0 + alpha, -2.0 * cosine, 1.0 - alpha
+    elif kind == PEAK:
+        b0, b1, b2 = 1.0 + alpha * a, -2.0 * cosine, 1.0 - alpha * a
+        a0, a1, a2 = 1.0 + alpha / a, -2.0 * cosine, 1.0 - alpha / a
+    else:
+        # The high shelf is the low shelf with the circle turned by half.
+        sign = 1.0 if kind == LOW_SHELF else -1.0
+        root = 2.0 * square_root(a) * alpha
+        turned = sign * cosine
+        b0, b2 = a * ((a + 1.0) - (a - 1.0) * turned + root), a * ((a + 1.0) - (a - 1.0) * turned - root)
+        a0, a2 = (a + 1.0) + (a - 1.0) * turned + root, (a + 1.0) + (a - 1.0) * turned - root
+        b1 = sign * 2.0 * a * ((a - 1.0) - (a + 1.0) * turned)
+        a1 = -sign * 2.0 * ((a - 1.0) + (a + 1.0) * turned)
+    c[0], c[1], c[2] = b0 / a0, b1 / a0, b2 / a0
+    c[3], c[4] = a1 / a0, a2 / a0
+
+
+@inline
+def take_away(coefficients: int, state: int, x: int, n: int, depth: float) -> None:
+    """Subtract ``depth`` times a section's output from ``n`` float32, in place: a notch where it is a band.
+
+    The section goes on running at a depth of 0, which passes every bit.
+    """
+    c = f64p(coefficients)
+    s = f64p(state)
+    samples = f32p(x)
+    b0, b1, b2, a1, a2 = c[0], c[1], c[2], c[3], c[4]
+    s1, s2 = s[0], s[1]
+    for i in range(n):
+        value = np.float64(samples[i])
+        y = b0 * value + s1
+        s1 = (b1 * value + s2) - a1 * y
+        s2 = b2 * value - a2 * y
+        samples[i] = value - depth * y
+    s[0], s[1] = s1, s2
+
+
+_number = types.float64
+
+
+@kernel(types.void(types.int64, types.float64[::1], _number, _number, _number, _number))
+def design_array(kind: int, coefficients: Any, frequency_hz: float, rate_hz: float, q: float, gain_db: float) -> None:
+    """`design` to ``coefficients`` (5)."""
+    if coefficients.size != COEFFICIENTS:
+        raise ValueError("a section has five coefficients")
+    design(kind, coefficients.ctypes.data, frequency_hz, rate_hz, q, gain_db)
+
+
+@kernel(types.void(types.float64[::1], types.float64[::1], types.float32[::1], types.float64))
+def take_away_array(coefficients: Any, state: Any, x: Any, depth: float) -> None:
+    """`take_away` on ``x`` (samples), in place; ``coefficients`` is (5), ``state`` (2)."""
+    if coefficients.size != COEFFICIENTS or state.size != STATE:
+        raise ValueError("a section has five coefficients and two words of state")
+    take_away(coefficients.ctypes.data, state.ctypes.data, x.ctypes.data, x.size, depth)

@@ -263,14 +263,16 @@ class Graph:
 
         self.nodes: list[NativeNode] = []
         self.parts: list[tuple[str, int]] = []
+        lanes: dict[str, int] = {}
         for item, row_words in zip(self.chain, table, strict=False):
             addresses = {p: address_of(slots[self.index[f"{item.label}.{p}"]]) for p in all_params(type(item.plugin))}
-            activation = Activation(sample_rate_hz, max_block, channels, max_block, arena, addresses)
+            activation = Activation(sample_rate_hz, max_block, channels, max_block, arena, addresses, dict(lanes))
             try:
                 node = at_rate(item.plugin, activation)
             except ValueError as problem:
                 raise RtganError(f"{item.label} cannot be activated at {sample_rate_hz} Hz: {problem}") from problem
             self.nodes.append(node)
+            lanes.update(node.lanes)
             self.parts.append((item.label, node.latency_samples))
             length = 1 << (node.latency_samples + max_block).bit_length()
             dry = arena.float32(channels, length)

@@ -45,6 +45,10 @@ class NativeNode:
         How long a cold node needs, beyond its latency, before it sounds like a warm one.
     readings : mapping of str to int
         What the node lets others read while it runs: address of one float64 each, by name.
+    lanes : mapping of str to int
+        Signals beside the sound, for nodes behind it in the chain: address of ``max_block`` float32 each, by name.
+        ``process`` writes as many as it gets samples, each for the sample that comes out with it; ``reset`` writes
+        -1 all over, which means that nothing is known.
     keep : tuple
         Objects that own memory the node uses.
     """
@@ -56,6 +60,7 @@ class NativeNode:
     tail_samples: int = 0
     settle_samples: int = 0
     readings: Mapping[str, int] = field(default_factory=dict)
+    lanes: Mapping[str, int] = field(default_factory=dict)
     keep: tuple[Any, ...] = ()
 
 
@@ -75,6 +80,8 @@ class Activation:
         All memory of the node comes from here.
     params : Mapping[str, int]
         Address of each parameter's slots (see `rtgan.params.param_next`), by id.
+    lanes : Mapping[str, int]
+        The lanes of the nodes in front, by name, of the nearest where several have the same.
     """
 
     sample_rate_hz: int
@@ -83,6 +90,7 @@ class Activation:
     stride_samples: int
     arena: Arena
     params: Mapping[str, int] = field(default_factory=dict)
+    lanes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Plugin(ABC):
@@ -94,6 +102,11 @@ class Plugin(ABC):
         A stable id, what a person reads, the version of the sound, one sentence.
     params : ParamSet
         In the order a person should see them.
+    options : frozenset of str
+        Texts that a preset may give, such as the name of a model: keywords of the constructor.
+    settings : ParamSet
+        Numbers that are fixed when the plugin is made, because the latency depends on them: keywords of the
+        constructor as well, which get them as texts.
     rates_hz : tuple of int
         Rates the plugin can run at; empty for any. The host resamples around it where the device differs.
     notice : str
@@ -106,6 +119,7 @@ class Plugin(ABC):
     description: ClassVar[str] = ""
     params: ClassVar[ParamSet] = ParamSet([])
     options: ClassVar[frozenset[str]] = frozenset()
+    settings: ClassVar[ParamSet] = ParamSet([])
     rates_hz: tuple[int, ...] = ()
     notice: str = ""
 
@@ -129,11 +143,18 @@ def all_params(plugin: type[Plugin]) -> ParamSet:
 @cache
 def _builtin() -> dict[str, str]:
     return {
+        "compressor": "rtgan.plugins.compressor",
+        "deesser": "rtgan.plugins.deesser",
         "denoise": "rtgan.plugins.denoise",
+        "eq": "rtgan.plugins.eq",
         "gain": "rtgan.plugins.gain",
         "gate": "rtgan.plugins.gate",
         "highpass": "rtgan.plugins.highpass",
+        "howl": "rtgan.plugins.howl",
+        "hum": "rtgan.plugins.hum",
+        "leveller": "rtgan.plugins.leveller",
         "limiter": "rtgan.plugins.limiter",
+        "truepeak": "rtgan.plugins.truepeak",
     }
 
 

@@ -90,6 +90,7 @@ def _entry(plugin: str) -> _Schema:
     for option in sorted(cls.options):
         properties[option] = {"type": "string", "pattern": r"\S"}
         properties[f"{option}_sha256"] = _HASH
+    properties |= {setting.id: _value(setting) for setting in cls.settings.values()}
     return _object(properties, ["plugin"])
 
 

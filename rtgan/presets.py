@@ -466,8 +466,8 @@ def _entry(reader: Reader, node: yaml.Node, path: Path | None, code: Code, schem
         allowed |= {key for key in loose if schema > 1 or not key.endswith("_sha256")}
         options = sorted(set(loose) - {"plugin", "params", "label"} - {k for k in loose if k.endswith("_sha256")})
     else:
-        options = sorted(cls.options)
-        allowed |= cls.options
+        options = sorted({*cls.options, *cls.settings})
+        allowed |= {*cls.options, *cls.settings}
         if schema > 1:
             allowed |= {f"{option}_sha256" for option in cls.options} | ({"plugin_sha256"} if hashes else set())
     fields = reader.mapping(node, f"the entry of {name}", required=("plugin",), allowed=tuple(sorted(allowed)))
@@ -501,6 +501,8 @@ def _option(
     hashes: dict[str, str],
 ) -> str:  # fmt: skip
     """An option's value; a file gets its whole path, and its hash is checked and noted."""
+    if cls is not None and key in cls.settings:
+        return f"{reader.value(fields[key], cls.settings[key], key):g}"
     value = reader.text(fields[key], key)
     node = fields.get(f"{key}_sha256")
     if value.endswith(library.MODEL_SUFFIX):
@@ -602,13 +604,19 @@ def _entry_fields(entry: Entry, folder: Path | None) -> Lines:
     if entry.label:
         fields["label"] = entry.label
     for key, value in sorted(entry.options.items()):
-        fields[key] = _within(value, folder) if key in entry.hashes else value
+        fields[key] = _within(value, folder) if key in entry.hashes else _written(entry, key, value)
         if key in entry.hashes:
             fields[f"{key}_sha256"] = entry.hashes[key]
     params = _plain_values(entry.params, declared(entry))
     if params:
         fields["params"] = params
     return fields
+
+
+def _written(entry: Entry, key: str, value: str) -> Any:
+    """An option as it stands in a file: a setting is a number."""
+    setting = not is_code(entry) and key in plugin_class(entry.plugin).settings
+    return plain(float(value)) if setting else value
 
 
 def _plain_values(values: Mapping[str, float], known: Mapping[str, Param]) -> dict[str, Any]:

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 from rtgan.errors import UsageError
 from rtgan.kernels import resample
-from rtgan.kernels.native import call_node, i64p, node
+from rtgan.kernels.native import call_node, f32p, i64p, node
 from rtgan.memory import address_of
 from rtgan.plugin import Activation, NativeNode, Plugin
 
-_STRIDE, _FORTH, _BACK, _PROCESS, _STATE, _RESET, _INNER, _INNER_STRIDE = range(8)
+_STRIDE, _FORTH, _BACK, _PROCESS, _STATE, _RESET, _INNER, _INNER_STRIDE, _LANES = range(9)
+_LANE = 16
+#: Words of a lane: its resampler, where it is inside, where it is outside, samples there.
+_WAY, _INSIDE, _OUTSIDE, _LENGTH, _LANE_WORDS = range(5)
 
 
 @node
@@ -22,6 +25,10 @@ def _process(state: int, io: int, n: int) -> None:
         call_node(w[_PROCESS], w[_STATE], w[_INNER], count)
     resample.push(w[_BACK], w[_INNER], w[_INNER_STRIDE], count)
     resample.pull(w[_BACK], io, w[_STRIDE], n)
+    for k in range(w[_LANES]):
+        lane = i64p(state + 8 * (_LANE + _LANE_WORDS * k))
+        resample.push(lane[_WAY], lane[_INSIDE], 0, count)
+        resample.pull(lane[_WAY], lane[_OUTSIDE], 0, n)
 
 
 @node
@@ -31,6 +38,12 @@ def _reset(state: int, io: int, n: int) -> None:
     resample.reset(w[_BACK])
     if w[_RESET] != 0:
         call_node(w[_RESET], w[_STATE], 0, 0)
+    for k in range(w[_LANES]):
+        lane = i64p(state + 8 * (_LANE + _LANE_WORDS * k))
+        resample.reset(lane[_WAY])
+        outside = f32p(lane[_OUTSIDE])
+        for i in range(lane[_LENGTH]):
+            outside[i] = -1.0
 
 
 def at_rate(plugin: Plugin, activation: Activation) -> NativeNode:
@@ -48,16 +61,28 @@ def at_rate(plugin: Plugin, activation: Activation) -> NativeNode:
         most = resample.round_trip(host_hz, inner_hz, activation.channels, activation.max_block, 0).max_inner_block
     except ValueError:
         raise UsageError(f"{plugin.id} runs at {inner_hz} Hz and cannot be used at {host_hz} Hz") from None
-    inner = plugin.activate(replace(activation, sample_rate_hz=inner_hz, max_block=most, stride_samples=most))
+    inner = plugin.activate(replace(activation, sample_rate_hz=inner_hz, max_block=most, stride_samples=most, lanes={}))
     trip = resample.round_trip(
         host_hz, inner_hz, activation.channels, activation.max_block, inner.latency_samples, allocate=allocate
     )
-    words = allocate(8)
+    words = allocate(_LANE + _LANE_WORDS * len(inner.lanes))
     words[_STRIDE] = activation.stride_samples
     words[_FORTH], words[_BACK] = trip.inner.address, trip.outer.address
     words[_PROCESS], words[_STATE], words[_RESET] = inner.process, inner.state, inner.reset
     words[_INNER] = address_of(activation.arena.float32(activation.channels, most))
     words[_INNER_STRIDE] = most
+    # A lane goes the same way back as the sound, so that it stays beside it.
+    words[_LANES] = len(inner.lanes)
+    lanes, ways = {}, []
+    for place, (name, inside) in zip(words[_LANE:].reshape(-1, _LANE_WORDS), inner.lanes.items(), strict=True):
+        way = resample.round_trip(
+            host_hz, inner_hz, 1, activation.max_block, inner.latency_samples, allocate=allocate
+        ).outer
+        outside = activation.arena.float32(activation.max_block)
+        outside[:] = -1
+        lanes[name] = address_of(outside)
+        place[:] = way.address, inside, lanes[name], activation.max_block
+        ways.append(way)
 
     def at_host(samples: int) -> int:
         return -(-samples * host_hz // inner_hz)
@@ -70,5 +95,6 @@ def at_rate(plugin: Plugin, activation: Activation) -> NativeNode:
         tail_samples=at_host(inner.tail_samples) + 2 * trip.inner.ahead_samples,
         settle_samples=at_host(inner.settle_samples),
         readings=inner.readings,
-        keep=(inner.keep, trip),
+        lanes=lanes,
+        keep=(inner.keep, trip, *ways),
     )

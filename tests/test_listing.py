@@ -42,7 +42,7 @@ def test_a_preset_is_shown_with_values_ranges_controls_and_snapshots(capsys: pyt
         assert line in lines
     code, lines, _ = run(capsys, "show", "podcast", "--yaml")
     assert "\n".join(lines) + "\n" == presets.find("podcast").read_text(encoding="utf-8")
-    assert run(capsys, "show", "nothing")[2].startswith("rtgan: there is no preset 'nothing'; known are: bypass")
+    assert run(capsys, "show", "nothing")[2].startswith("rtgan: there is no preset 'nothing'; known are: broadcast")
 
 
 def test_checking_names_every_fault_and_runs_no_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

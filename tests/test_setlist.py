@@ -57,7 +57,7 @@ def test_without_a_list_the_presets_own_programs_hold_and_the_users_come_first()
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("schema: 1\npresets:\n- nothing\n", "s.yaml:3: there is no preset 'nothing'; known are: bypass"),
+        ("schema: 1\npresets:\n- nothing\n", "s.yaml:3: there is no preset 'nothing'; known are: broadcast"),
         ("schema: 1\npresets:\n- podcast\n- {preset: stage, program: 0}\n",
          "s.yaml:4: program 0 calls both podcast and stage"),
         ("schema: 1\npresets:\n- {preset: stage, program: 128}\n", "s.yaml:3: program is 128; allowed: 0 to 127"),

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from rtgan.kernels import channels, fft, filters, resample, stft
-from rtgan.kernels.native import call_node, i64p, kernel, node
+from rtgan.kernels import channels, dynamics, fft, filters, howl, loudness, resample, stft, truepeak
+from rtgan.kernels.native import call_node, f32p, f64p, i64p, kernel, node
 
 _Run = Callable[[], object]
 _ROUNDS = 60
@@ -53,6 +53,48 @@ def _resample_node(state: int, io: int, n: int) -> None:
 @node
 def _deinterleave_node(state: int, io: int, n: int) -> None:
     channels.deinterleave(io, 2, state, io + 8 * n, 2, n, n)
+
+
+@node
+def _compress_node(state: int, io: int, n: int) -> None:
+    dynamics.compress(state, io, 2, n, n, io + 8 * n)
+
+
+@node
+def _deess_node(state: int, io: int, n: int) -> None:
+    dynamics.deess(state, io, 2, n, n)
+
+
+@node
+def _lookahead_node(state: int, io: int, n: int) -> None:
+    for i in range(n):
+        f32p(io)[n + i] = dynamics.lookahead_gain(state, np.float64(f32p(io)[i]))
+
+
+@node
+def _design_node(state: int, io: int, n: int) -> None:
+    for k in range(n):
+        filters.design(filters.PEAK, state, 1000.0 + k, 48000.0, 1.0, 6.0)
+
+
+@node
+def _notch_node(state: int, io: int, n: int) -> None:
+    filters.take_away(state, state + 40, io, n, 1.0)
+
+
+@node
+def _loudness_node(state: int, io: int, n: int) -> None:
+    loudness.measure(state, io, n, n)
+
+
+@node
+def _truepeak_node(state: int, io: int, n: int) -> None:
+    truepeak.peaks(state, io, n, io + 4 * n)
+
+
+@node
+def _howl_node(state: int, io: int, n: int) -> None:
+    f64p(state)[0] = howl.find(io, io + 4 * n, n, 9, 1e-6)
 
 
 class _Case:
@@ -257,6 +299,131 @@ def _biquad_case(block: int) -> _Case:
     return case
 
 
+def _compressor_case(block: int) -> _Case:
+    state = np.zeros(dynamics.COMPRESSOR_WORDS)
+    state[:5] = -24, 6, 0.75, dynamics.smoothing(8, 48000), dynamics.smoothing(120, 48000)
+    io = np.zeros((3, block), np.float32)
+    io[:2] = 0.2 * np.random.default_rng(0).standard_normal((2, block))
+    case = _Case(
+        f"compressor, stereo block of {block}", _compress_node, state.ctypes.data, io.ctypes.data, block,
+        lambda: dynamics.compress_array(state, io[:2], io[2]), (state, io),
+    )  # fmt: skip
+    case.peer("pedalboard", _pedalboard(lambda module: module.Compressor(-24, 4, 8, 120), io[:2]))
+    return case
+
+
+def _deesser_case(block: int) -> _Case:
+    state = np.zeros(dynamics.D_FILTERS + 4)
+    state[:7] = 0.34, -9, 8, *(dynamics.smoothing(t, 48000) for t in (4, 1, 50, 1000))
+    x = (0.2 * np.random.default_rng(0).standard_normal((2, block))).astype(np.float32)
+    return _Case(
+        f"de-esser, stereo block of {block}", _deess_node, state.ctypes.data, x.ctypes.data, block,
+        lambda: dynamics.deess_array(state, x), (state, x),
+    )  # fmt: skip
+
+
+def _limiter_case(block: int) -> _Case:
+    state = dynamics.lookahead(72, 8)
+    state.view(np.float64)[dynamics.L_RELEASE] = 1e-3
+    io = np.ones((2, block), np.float32)
+    io[0, ::7] = 0.5
+    wanted = io[0].astype(np.float64)
+    sound = np.ascontiguousarray(io[:1])
+    case = _Case(
+        f"limiter's gain, block of {block}", _lookahead_node, state.ctypes.data, io.ctypes.data, block,
+        lambda: dynamics.lookahead_gain_array(state, wanted), (state, io),
+    )  # fmt: skip
+    case.peer("pedalboard", _pedalboard(lambda module: module.Limiter(-6, 100), sound))
+    return case
+
+
+def _design_case(count: int) -> _Case:
+    words = np.zeros(5)
+    return _Case(
+        f"{count} designs of a bell", _design_node, words.ctypes.data, 0, count,
+        lambda: [filters.design_array(filters.PEAK, words, 1000.0 + k, 48000.0, 1.0, 6.0) for k in range(count)], words,
+    )  # fmt: skip
+
+
+def _notch_case(block: int) -> _Case:
+    words = np.concatenate([filters.notch(50, 48000), np.zeros(2)])
+    x = np.random.default_rng(0).standard_normal(block).astype(np.float32)
+    case = _Case(
+        f"notch of moving depth, block of {block}", _notch_node, words.ctypes.data, x.ctypes.data, block,
+        lambda: filters.take_away_array(words[:5], words[5:], x, 1.0), (words, x),
+    )  # fmt: skip
+
+    def scipy() -> _Run:
+        sosfilt = importlib.import_module("scipy.signal").sosfilt
+        sos, given = np.insert(filters.notch(50, 48000), 3, 1.0)[None], x.copy()
+        memory = [np.zeros((1, 2))]
+
+        def filtered() -> Any:
+            y, memory[0] = sosfilt(sos, given, zi=memory[0])
+            return y
+
+        return filtered
+
+    case.peer("scipy", scipy)
+    return case
+
+
+def _loudness_case(seconds: int) -> _Case:
+    rate = 48000
+    meter, again = (loudness.build(rate, 2) for _ in range(2))
+    x = (0.1 * np.random.default_rng(0).standard_normal((2, seconds * rate))).astype(np.float32)
+    case = _Case(
+        f"loudness of {seconds} s in stereo", _loudness_node, meter.ctypes.data, x.ctypes.data, seconds * rate,
+        lambda: loudness.measure_array(again, x), (meter, again, x),
+    )  # fmt: skip
+
+    def pyloudnorm() -> _Run:
+        given = x.T.astype(np.float64)
+        measure = importlib.import_module("pyloudnorm").Meter(rate).integrated_loudness
+        return lambda: measure(given)
+
+    case.peer("pyloudnorm", pyloudnorm)
+    return case
+
+
+def _truepeak_case(block: int) -> _Case:
+    state = truepeak.build(1)
+    io = np.zeros((2, block), np.float32)
+    io[0] = 0.1 * np.random.default_rng(0).standard_normal(block)
+    case = _Case(
+        f"true peaks, block of {block}", _truepeak_node, state.ctypes.data, io.ctypes.data, block,
+        lambda: truepeak.peaks_array(state, io[0], io[1]), (state, io),
+    )  # fmt: skip
+
+    def scipy() -> _Run:
+        resample_poly = importlib.import_module("scipy.signal").resample_poly
+        return lambda: np.abs(resample_poly(io[0], 4, 1)).max()
+
+    case.peer("scipy", scipy)
+    return case
+
+
+def _howl_case(n_fft: int) -> _Case:
+    t = np.arange(n_fft) / 48000
+    spectrum = np.fft.rfft(np.sin(2 * np.pi * 1234.5 * t) * np.hanning(n_fft))
+    io = np.stack([spectrum.real, spectrum.imag]).astype(np.float32)
+    found = np.zeros(1)
+    return _Case(
+        f"search for a howl, {n_fft}", _howl_node, found.ctypes.data, io.ctypes.data, io.shape[1],
+        lambda: howl.find_array(io[0], io[1], 9, 1e-6), (found, io),
+    )  # fmt: skip
+
+
+def _pedalboard(make: Callable[[Any], Any], x: Any) -> Callable[[], _Run]:
+    """An effect of pedalboard's, called block by block as a stream."""
+
+    def prepared() -> _Run:
+        effect = make(importlib.import_module("pedalboard"))
+        return lambda: effect.process(x, 48000, buffer_size=x.shape[1], reset=False)
+
+    return prepared
+
+
 def _resample_case(given_hz: int, wanted_hz: int, block: int) -> _Case:
     resampler = resample.build(given_hz, wanted_hz, 1, block)
     io = np.zeros(3 * block, np.float32)
@@ -312,6 +479,8 @@ def run(json: bool = False) -> list[dict[str, Any]]:
     """
     cases = [_stft_case(512), _stft_case(1024), _rfft_case(512), _rfft_case(1024), _biquad_case(128)]
     cases += [_resample_case(44100, 48000, 441), _resample_case(48000, 16000, 480), _deinterleave_case(128)]
+    cases += [_compressor_case(128), _deesser_case(128), _limiter_case(128), _design_case(16), _notch_case(128)]
+    cases += [_loudness_case(1), _truepeak_case(128), _howl_case(4096)]
     rows = [_measure(case) for case in cases]
     if json:
         print(json_module.dumps(rows, indent=2))

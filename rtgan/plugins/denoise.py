@@ -10,7 +10,7 @@ import numpy as np
 from rtgan.errors import RtganError
 from rtgan.generators import library
 from rtgan.kernels import stft
-from rtgan.kernels.native import call_net, call_node, f32p, f64p, i64p, inline, larger, node
+from rtgan.kernels.native import call_net, call_node, f32p, f64p, i64p, inline, larger, node, smaller
 from rtgan.memory import address_of
 from rtgan.params import Param, ParamSet, param_advance
 from rtgan.plugin import Activation, NativeNode, Plugin
@@ -19,8 +19,8 @@ from rtgan.plugins.gain import apply_gain_db
 (
     _CHANNELS, _STRIDE, _STFT, _NET, _WEIGHTS, _ARENAS, _ARENA_BYTES, _ARENA_FLOATS, _INITIAL, _INPUT, _OUTPUT,
     _VOICE, _BINS, _BINS_STRIDE, _SPECTRUM_STRIDE, _LOOKAHEAD, _DELAYED, _AMOUNT, _SENSITIVITY, _LINK, _POST_GAIN,
-    _HOP, _STFT_RESET,
-) = range(23)  # fmt: skip
+    _HOP, _STFT_RESET, _LANE,
+) = range(24)  # fmt: skip
 # Float words: share of the input that stays, excess of the exponent over 1, share of the common gain, all for the
 # frame at hand; and the chance that somebody speaks, for whoever reads it.
 _KEEP, _EXCESS, _LINKED, _CHANCE = range(24, 28)
@@ -138,7 +138,17 @@ def _spectrum(state: int, spectrum: int, channel: int) -> None:
 @node
 def _process(state: int, io: int, n: int) -> None:
     w = i64p(state)
-    stft.process(w[_STFT], io, n)
+    f = f64p(state)
+    lane = f32p(w[_LANE])
+    start = 0
+    while start < n:
+        # Up to the end of a hop at most, where the next frame is computed: what it says holds from there on.
+        count = smaller(n - start, w[_HOP] - i64p(w[_STFT])[stft.FILL])
+        chance = np.float32(f[_CHANCE])
+        for i in range(start, start + count):
+            lane[i] = chance
+        stft.process(w[_STFT], io + 4 * start, count)
+        start += count
     apply_gain_db(w[_POST_GAIN], io, w[_STRIDE], w[_CHANNELS], n)
 
 
@@ -155,6 +165,9 @@ def _reset(state: int, io: int, n: int) -> None:
     for k in range(w[_CHANNELS] * (w[_LOOKAHEAD] + 1) * 2 * w[_BINS]):
         delayed[k] = 0.0
     f64p(state)[_CHANCE] = 0.0
+    lane = f32p(w[_LANE])
+    for i in range(w[_STRIDE]):
+        lane[i] = -1.0
 
 
 class Denoise(Plugin):
@@ -224,6 +237,9 @@ class Denoise(Plugin):
         words[_AMOUNT], words[_SENSITIVITY] = activation.params["amount_db"], activation.params["sensitivity"]
         words[_LINK], words[_POST_GAIN] = activation.params["link"], activation.params["post_gain_db"]
         words[_HOP] = card.hop_samples
+        lane = arena.float32(activation.stride_samples)
+        lane[:] = -1
+        words[_LANE] = address_of(lane)
         latency = transform.latency_samples + card.lookahead_frames * card.hop_samples
         if latency != card.latency_samples:
             raise RtganError(f"the model {self.model.path} declares {card.latency_samples} samples, but has {latency}")
@@ -236,5 +252,6 @@ class Denoise(Plugin):
             tail_samples=2 * card.n_fft,
             settle_samples=card.sample_rate_hz,
             readings={"voice": address_of(words) + 8 * _CHANCE} if words[_VOICE] >= 0 else {},
+            lanes={"voice": address_of(lane)} if words[_VOICE] >= 0 else {},
             keep=(net, transform),
         )

@@ -28,6 +28,7 @@ CALLS_THROUGH_POINTERS = {
     "rtgan.plugins.denoise._process",
     "rtgan.plugins.denoise._reset",
     "rtgan.plugins.denoise._spectrum",
+    "rtgan.plugins.howl._process",
     "rtgan.resampling._process",
     "rtgan.resampling._reset",
 }

@@ -100,3 +100,57 @@ def test_maps_that_name_what_is_not_there_are_refused():
         channels.deinterleave_array(frames, np.array([0, 2]), planar)
     with pytest.raises(ValueError, match="channel"):
         channels.interleave_array(planar, np.array([0, 2]), frames)
+
+
+def _cookbook(kind, frequency_hz, q, gain_db):
+    """Bristow-Johnson's formulae as they stand in the cookbook."""
+    w, a = 2 * np.pi * frequency_hz / 48000, 10 ** (gain_db / 40)
+    c, alpha, r = np.cos(w), np.sin(w) / (2 * q), np.sqrt(a)
+    return {
+        filters.HIGH_PASS: lambda: ((1 + c) / 2, -(1 + c), (1 + c) / 2, 1 + alpha, -2 * c, 1 - alpha),
+        filters.BAND: lambda: (alpha, 0, -alpha, 1 + alpha, -2 * c, 1 - alpha),
+        filters.PEAK: lambda: (1 + alpha * a, -2 * c, 1 - alpha * a, 1 + alpha / a, -2 * c, 1 - alpha / a),
+        filters.LOW_SHELF: lambda: (
+            a * ((a + 1) - (a - 1) * c + 2 * r * alpha), 2 * a * ((a - 1) - (a + 1) * c),
+            a * ((a + 1) - (a - 1) * c - 2 * r * alpha), (a + 1) + (a - 1) * c + 2 * r * alpha,
+            -2 * ((a - 1) + (a + 1) * c), (a + 1) + (a - 1) * c - 2 * r * alpha,
+        ),
+        filters.HIGH_SHELF: lambda: (
+            a * ((a + 1) + (a - 1) * c + 2 * r * alpha), -2 * a * ((a - 1) + (a + 1) * c),
+            a * ((a + 1) + (a - 1) * c - 2 * r * alpha), (a + 1) - (a - 1) * c + 2 * r * alpha,
+            2 * ((a - 1) - (a + 1) * c), (a + 1) - (a - 1) * c - 2 * r * alpha,
+        ),
+    }[kind]()  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [filters.HIGH_PASS, filters.LOW_SHELF, filters.PEAK, filters.HIGH_SHELF, filters.BAND])
+def test_designs_of_the_audio_thread_are_those_of_the_cookbook(kind):
+    found = np.zeros(5)
+    for frequency_hz in (20, 1000, 12000, 20000):
+        for q, gain_db in ((0.1, 24), (2**-0.5, -24), (10, 3)):
+            filters.design_array(kind, found, frequency_hz, 48000, q, gain_db)
+            b0, b1, b2, a0, a1, a2 = _cookbook(kind, frequency_hz, q, gain_db)
+            assert np.allclose(found, np.array([b0, b1, b2, a1, a2]) / a0, rtol=1e-9, atol=1e-12)
+    filters.design_array(kind, found, 40000, 48000, 1, 0)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("kind", [filters.LOW_SHELF, filters.PEAK, filters.HIGH_SHELF])
+def test_a_design_of_no_gain_passes_every_bit(kind):
+    coefficients, x = np.zeros(5), _noise(1)
+    filters.design_array(kind, coefficients, 700, 48000, 1.3, 0)
+    y = x.copy()
+    filters.cascade_array(coefficients[None], np.zeros((1, 1, 2)), y)
+    assert np.array_equal(x, y)
+
+
+def test_a_band_taken_away_is_a_notch_and_at_no_depth_nothing():
+    coefficients, x = np.zeros(5), _noise(1)[0]
+    filters.design_array(filters.BAND, coefficients, 1000, 48000, 4, 0)
+    notch = np.insert(filters.notch(1000, 48000, 4), 3, 1.0)
+    y, state = x.copy(), np.zeros(2)
+    filters.take_away_array(coefficients, state, y, 1.0)
+    assert np.abs(y - sosfilt(notch[None], x.astype(np.float64))).max() < 1e-6 * np.abs(x).max()
+    y = x.copy()
+    filters.take_away_array(coefficients, state, y, 0.0)
+    assert np.array_equal(x, y)

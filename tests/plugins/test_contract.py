@@ -24,13 +24,17 @@ Frames = NDArray[np.float32]
 IDS = plugin_ids()
 #: Settings at which a plugin changes nothing while its full path runs.
 NEUTRAL: dict[str, dict[str, float]] = {
+    "compressor": {"ratio": 1.0},
+    "deesser": {"range_db": 0.0},
     "denoise": {"amount_db": 0.0},
     "gate": {"threshold_db": -90.0},
     "highpass": {"cutoff_hz": 10.0},
+    "hum": {"harmonics": 0.0},
+    "leveller": {"boost_db": 0.0, "cut_db": 0.0},
 }
 #: How far below the sound the change may lie, in dB, at a rate the plugin runs at; the others keep every bit.
 NEUTRAL_RESIDUAL_DB = {"denoise": -90.0, "highpass": -20.0}
-UNITS = {"dB": "_db", "dBFS": "_db", "Hz": "_hz", "ms": "_ms"}
+UNITS = {"dB": "_db", "dBFS": "_db", "dBTP": "_db", "Hz": "_hz", "ms": "_ms"}
 CEILING = 10 ** (-0.1 / 20) + 1e-6
 MAX_BLOCK = 512
 
@@ -399,7 +403,7 @@ def test_it_bears_every_end_of_every_range(name: str, rate: int) -> None:
 
 
 def test_the_ids_are_those_of_the_house() -> None:
-    assert set(IDS) >= {"denoise", "gain", "gate", "highpass", "limiter"}
+    assert set(IDS) >= {"denoise", "gain", "gate", "highpass", "limiter", "truepeak"}
     assert all(issubclass(plugin_class(name), Plugin) for name in IDS)
-    with pytest.raises(UsageError, match="there is no plugin 'reverb-that-is-not-there'; known are: denoise, "):
+    with pytest.raises(UsageError, match="there is no plugin 'reverb-that-is-not-there'; known are: compressor, "):
         plugin_class("reverb-that-is-not-there")
