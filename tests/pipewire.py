@@ -55,10 +55,17 @@ class PipeWire:
             time.sleep(0.05)
 
     def pactl(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(["pactl", *arguments], env=self.env, capture_output=True, text=True, timeout=20)
+        done = self._asked(*arguments)
         if check and done.returncode:
             raise RuntimeError(f"pactl {arguments}: {done.stderr}")
         return done.stdout if done.returncode == 0 else ""
+
+    def _asked(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["pactl", *arguments], env=self.env, capture_output=True, text=True, timeout=20)
+
+    def choose(self, *arguments: str) -> None:
+        """Set a default, which the session manager does not take from the first moment on."""
+        self.until(lambda: self._asked(*arguments).returncode == 0)
 
     def names(self, kind: str) -> list[str]:
         """Names of the sinks or sources."""

@@ -35,8 +35,8 @@ def server(tmp_path: Path) -> Iterator[PipeWire]:
     made = PipeWire(tmp_path)
     try:
         made.pactl("load-module", "module-null-sink", "sink_name=room", "channels=1", "rate=48000")
-        made.pactl("set-default-source", "room.monitor")
-        made.pactl("set-default-sink", "room")
+        made.choose("set-default-source", "room.monitor")
+        made.choose("set-default-sink", "room")
         yield made
     finally:
         made.close()

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -226,7 +227,7 @@ def test_a_controller_is_learned_by_a_click(stage: Stage, open_page: Callable[..
         "    time.sleep(1.5)\n"
         "    port.send(mido.Message('control_change', control=74, value=0)); time.sleep(0.5)\n"
     )
-    subprocess.run([shutil.which("python") or "python3", "-c", sender], env=stage.jack.env, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", sender], env=stage.jack.env, check=True, timeout=60)
     page.wait_for_selector("#map tr:has-text('cc 74'):has-text('host.volume_db')")
     stage.wait("/api/values", lambda v: v["host.volume_db"] == -60)
     page.wait_for_selector("#volume .chip:has-text('cc 74')")
