@@ -158,6 +158,8 @@ def test_what_is_always_in_reach(stage: Stage, open_page: Callable[..., Page]) -
     page.click("#record")
     page.wait_for_selector("#record[aria-pressed=true]")
     assert page.locator("#record-text").inner_text().startswith("00:0")
+    for button in ("record", "mark", "lock", "bypass", "mute", "panic"):
+        assert page.locator(f"#{button}").bounding_box()["width"] >= 44
     page.click("#mark")
     page.click("#record")
     stage.wait("/api/stats", lambda s: s["recording"] is None)

@@ -41,13 +41,14 @@ def test_the_shell_turns_what_plays(playing: Inside, cli: Callable[..., Any], un
     ],
 )
 def test_what_cannot_be_done_is_said(
-    playing: Inside, words: tuple[str, ...], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+    served: Inside, words: tuple[str, ...], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from rtgan import cli
 
+    line = ["ctl", *([] if words[0] == "--panel" else ["--panel", served.url]), *words]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["rtgan", "ctl", *words])
-        assert cli.main(["ctl", *words]) == code
+        patch.setattr("sys.argv", ["rtgan", *line])
+        assert cli.main(line) == code
     assert sentence in capsys.readouterr().err
 
 
