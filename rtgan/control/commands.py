@@ -129,14 +129,16 @@ class Learning:
     """Finds the control that somebody moves: the first that takes two different values, or is pressed."""
 
     def __init__(self) -> None:
-        self._decoders: dict[int, Decoder] = {}
+        self._decoder = Decoder()
         self._seen: dict[tuple[int, int, int, int], set[int]] = {}
+        self._moved: set[tuple[int, int, int]] = set()
 
     def feed(self, port: int, message: Message) -> Control | None:
         """Take a message; the control once it is clear which."""
         if message.channel is None:
             return None
-        found = self._decoders.setdefault(port, Decoder()).controls(message.data)
+        found = self._decoder.controls(message.data, port)
+        self._moved |= {(port, message.channel, moved.number) for moved in found if moved.kind == CC}
         # Of a pair of halves the whole is meant, and so is what data entry sets.
         for moved in sorted(found, key=lambda m: m.kind == CC):
             if self._is_it(port, message.channel, moved):
@@ -155,11 +157,11 @@ class Learning:
         return len(values) >= 2
 
     def _has_fine(self, port: int, channel: int, moved: Moved) -> bool:
-        """Whether a control's fine half has been seen, other than at zero."""
+        """Whether both halves of a control have been seen, the fine one other than at zero."""
         key = (port, channel, -1, moved.number)
         if moved.raw & 127:
             self._seen.setdefault(key, set()).add(1)
-        return key in self._seen and moved.number not in (0, 6)
+        return key in self._seen and (port, channel, moved.number) in self._moved and moved.number not in (0, 6)
 
 
 def _learn(ears: _Ears, args: argparse.Namespace) -> int:
