@@ -74,7 +74,7 @@ def _lookahead_node(state: int, io: int, n: int) -> None:
 @node
 def _design_node(state: int, io: int, n: int) -> None:
     for k in range(n):
-        filters.design(filters.PEAK, state, 1000.0 + k, 48000.0, 1.0, 6.0)
+        filters.design(filters.PEAK, state + 40 * k, 1000.0 + k, 48000.0, 1.0, 6.0)
 
 
 @node
@@ -338,10 +338,10 @@ def _limiter_case(block: int) -> _Case:
 
 
 def _design_case(count: int) -> _Case:
-    words = np.zeros(5)
+    words = np.zeros((count, 5))
     return _Case(
         f"{count} designs of a bell", _design_node, words.ctypes.data, 0, count,
-        lambda: [filters.design_array(filters.PEAK, words, 1000.0 + k, 48000.0, 1.0, 6.0) for k in range(count)], words,
+        lambda: [filters.design_array(filters.PEAK, own, 1000.0, 48000.0, 1.0, 6.0) for own in words], words,
     )  # fmt: skip
 
 
@@ -488,7 +488,8 @@ def run(json: bool = False) -> list[dict[str, Any]]:
     for row in rows:
         ranked = sorted(row["peers_us"].items(), key=lambda item: item[1])
         peers = ", ".join(f"{name} {us:.2f}" for name, us in ranked)
-        print(f"{row['kernel']}: {row['ours_us']:.2f} us ({row['ours_from_python_us']:.2f} from Python); {peers} us")
+        beside = f"; {peers} us" if peers else ""
+        print(f"{row['kernel']}: {row['ours_us']:.2f} us ({row['ours_from_python_us']:.2f} from Python){beside}")
         if row["skipped"]:
             print(f"  not installed: {', '.join(row['skipped'])}")
     return rows
