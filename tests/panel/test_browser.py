@@ -209,6 +209,21 @@ def test_now_shows_what_sounds(stage: Stage, open_page: Callable[..., Page]) -> 
     assert page.evaluate("document.documentElement.dataset.theme") in ("dark", "light")
 
 
+def turn(stage: Stage, *values: int) -> None:
+    """A controller that is not ours turns its knob 74."""
+    sender = (
+        "import sys, time, mido\nmido.set_backend('mido.backends.rtmidi/UNIX_JACK')\n"
+        "name = next(n for n in mido.get_output_names() if 'midi_in' in n and n.startswith('rtgan'))\n"
+        "with mido.open_output(name) as port:\n"
+        "    time.sleep(0.3)\n"
+        "    for value in sys.argv[1:]:\n"
+        "        port.send(mido.Message('control_change', control=74, value=int(value))); time.sleep(0.1)\n"
+        "    time.sleep(0.3)\n"
+    )
+    command = [sys.executable, "-c", sender, *map(str, values)]
+    subprocess.run(command, env=stage.jack.env, check=True, timeout=60)
+
+
 def test_a_controller_is_learned_by_a_click(stage: Stage, open_page: Callable[..., Page]) -> None:
     page = open_page()
     page.click("#tab-play")
@@ -217,18 +232,9 @@ def test_a_controller_is_learned_by_a_click(stage: Stage, open_page: Callable[..
     shown(page, "#volume .chip").to_have_text("move a control")
     page.click("#tab-midi")
     page.wait_for_selector("#learn.live")
-    sender = (
-        "import time, mido\nmido.set_backend('mido.backends.rtmidi/UNIX_JACK')\n"
-        "name = next(n for n in mido.get_output_names() if 'midi_in' in n and n.startswith('rtgan'))\n"
-        "with mido.open_output(name) as port:\n"
-        "    time.sleep(0.3)\n"
-        "    for value in (100, 90, 80, 70, 64):\n"
-        "        port.send(mido.Message('control_change', control=74, value=value)); time.sleep(0.05)\n"
-        "    time.sleep(1.5)\n"
-        "    port.send(mido.Message('control_change', control=74, value=0)); time.sleep(0.5)\n"
-    )
-    subprocess.run([sys.executable, "-c", sender], env=stage.jack.env, check=True, timeout=60)
+    turn(stage, 100, 90, 80, 70, 64)
     page.wait_for_selector("#map tr:has-text('cc 74'):has-text('host.volume_db')")
+    turn(stage, 20, 10, 0)
     stage.wait("/api/values", lambda v: v["host.volume_db"] == -60)
     page.wait_for_selector("#volume .chip:has-text('cc 74')")
     shown(page, "#midi-last").to_contain_text("control 74 0")
