@@ -34,7 +34,6 @@ from rtgan.params import (
     param_settled,
 )
 from rtgan.plugin import Activation, NativeNode, Plugin, all_params
-from rtgan.resampling import at_rate
 
 # Words of a graph.
 (
@@ -206,6 +205,15 @@ class ChainItem:
     label: str = ""
 
 
+def _activated(plugin: Plugin, activation: Activation) -> NativeNode:
+    if not plugin.rates_hz or activation.sample_rate_hz in plugin.rates_hz:
+        return plugin.activate(activation)
+    # Most chains need no resampler, and a start to play does not load one for nothing.
+    from rtgan.resampling import resampled
+
+    return resampled(plugin, activation)
+
+
 class Graph:
     """A chain of activated plugins in memory of its own, ready to be published to an engine [main].
 
@@ -268,7 +276,7 @@ class Graph:
             addresses = {p: address_of(slots[self.index[f"{item.label}.{p}"]]) for p in all_params(type(item.plugin))}
             activation = Activation(sample_rate_hz, max_block, channels, max_block, arena, addresses, dict(lanes))
             try:
-                node = at_rate(item.plugin, activation)
+                node = _activated(item.plugin, activation)
             except ValueError as problem:
                 raise RtganError(f"{item.label} cannot be activated at {sample_rate_hz} Hz: {problem}") from problem
             self.nodes.append(node)

@@ -573,13 +573,17 @@ class Host:
             return np.empty((self.engine.device_out, 0), np.float32)
         return np.ascontiguousarray(np.concatenate(self._stream.output).T)
 
-    def wait_first_block(self, timeout_s: float = 5.0) -> bool:
-        """Wait until the audio thread has run; False if it has not within the time."""
+    def wait_first_block(self, timeout_s: float = 5.0, halt: threading.Event | None = None) -> bool:
+        """Wait until the audio thread has run; False if it has not within the time, or before ``halt`` is set."""
         deadline = time.monotonic() + timeout_s
         while self.engine.counters.callbacks == 0:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.001)
+            # Who can be halted waits beside somebody who builds what is waited for, and must not hold that up.
+            if halt is None:
+                time.sleep(0.001)
+            elif halt.wait(0.02):
+                return False
         return True
 
     def stats(self) -> Stats:

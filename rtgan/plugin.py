@@ -7,7 +7,6 @@ itself is ever called on the audio thread.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import sys
 from abc import ABC, abstractmethod
@@ -15,11 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rtgan.errors import RtganError, UsageError
 from rtgan.memory import Arena
 from rtgan.params import Param, ParamSet
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,11 @@ def _builtin() -> dict[str, str]:
     }
 
 
-def _declared() -> dict[str, importlib.metadata.EntryPoint]:
-    return {e.name: e for e in importlib.metadata.entry_points(group="rtgan.plugins")}
+def _declared() -> dict[str, EntryPoint]:
+    # Slow to import, and asked for only where a name is none of ours.
+    from importlib.metadata import entry_points
+
+    return {e.name: e for e in entry_points(group="rtgan.plugins")}
 
 
 def plugin_ids() -> list[str]:

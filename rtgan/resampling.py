@@ -1,4 +1,4 @@
-"""Plugins that need another sample rate than the device's run between two resamplers: see `at_rate`."""
+"""Plugins that need another sample rate than the device's run between two resamplers: see `resampled`."""
 
 from __future__ import annotations
 
@@ -46,15 +46,13 @@ def _reset(state: int, io: int, n: int) -> None:
             outside[i] = -1.0
 
 
-def at_rate(plugin: Plugin, activation: Activation) -> NativeNode:
-    """Activate a plugin at the engine's rate, or at the nearest rate it supports with resampling around it.
+def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
+    """Activate a plugin at the rate it supports that is nearest to the engine's, with resampling around it.
 
     The delay of the way there and back is an exact number of samples at the engine's rate and part of the
     node's declared latency.
     """
     host_hz = activation.sample_rate_hz
-    if not plugin.rates_hz or host_hz in plugin.rates_hz:
-        return plugin.activate(activation)
     inner_hz = min(plugin.rates_hz, key=lambda r: abs(r - host_hz))
     allocate = activation.arena.int64
     try:

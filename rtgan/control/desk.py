@@ -30,6 +30,7 @@ from rtgan.graph import Graph
 from rtgan.host import Host, length_of
 from rtgan.preset_watch import HotReload
 from rtgan.presets import Preset
+from rtgan.setlist import SetList
 from rtgan.switchboard import PORTS
 
 _POLL_S = 0.001
@@ -122,7 +123,8 @@ class Desk:
         self._open = ports
         self._on_message = on_message
         self._global = maps.load_map()
-        self._setlist = setlist.load()
+        # The presets' own order takes a look at every one of them, which can wait until there is sound.
+        self._setlist = setlist.load() if setlist.path().exists() else None
         self._banks: dict[tuple[int, int], list[int]] = {}
         self._jack: JackMidi | None = None
         self._jack_tried = 0.0
@@ -133,6 +135,7 @@ class Desk:
         # What is saved is heard; what is broken when it is saved is not.
         self._reload = HotReload(host, on_reload, host.warn)
         self._work: queue.Queue[tuple[str, float] | None] = queue.Queue()
+        self._ports_changed = False
         self._halt = threading.Event()
         self._threads: list[threading.Thread] = []
         self._changed: Callable[[str, float], None] | None = None
@@ -247,10 +250,12 @@ class Desk:
             self.host.engine.midi(message.data, port=port)
 
     def _rescan(self) -> None:
-        if self._scan():
+        # What is told in the very period in which a port is connected may be lost: it is told once more.
+        again, self._ports_changed = self._ports_changed, self._scan()
+        if again or self._ports_changed:
             self.host.reroute()
 
-    def _guarded(self, what: str, run: Callable[[], None]) -> None:
+    def _guarded(self, what: str, run: Callable[[], object]) -> None:
         """Do something that must be done again later, whatever happens now."""
         try:
             run()
@@ -327,7 +332,7 @@ class Desk:
             if message.kind == 0xB0 and message.data[1] in (_BANK_MSB, _BANK_LSB):
                 bank[message.data[1] == _BANK_LSB] = message.data[2]
             elif message.kind == 0xC0:
-                called = self._setlist.called(message.data[1], bank[0] * 128 + bank[1])
+                called = self._order().called(message.data[1], bank[0] * 128 + bank[1])
                 if called is not None:
                     self.act(f"load {called}", 1.0)
         if self._on_message is not None:
@@ -349,7 +354,15 @@ class Desk:
         if action:
             self._work.put((action, value))
 
+    def _order(self) -> SetList:
+        found = self._setlist
+        if found is None:
+            found = self._setlist = setlist.automatic()
+        return found
+
     def _perform(self) -> None:
+        self.host.wait_first_block(halt=self._halt)
+        self._guarded("the set list", self._order)
         while (work := self._work.get()) is not None:
             waiting = [work]
             while not self._work.empty():
@@ -378,7 +391,7 @@ class Desk:
         if name == "load":
             host.load(rest)
         elif name in ("next", "previous"):
-            chosen = self._setlist.step(host.preset, 1 if name == "next" else -1)
+            chosen = self._order().step(host.preset, 1 if name == "next" else -1)
             if chosen is not None:
                 host.load(chosen)
         elif name in ("record", "toggle"):

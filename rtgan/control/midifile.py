@@ -6,8 +6,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import mido
-
 from rtgan import presets
 from rtgan.control.mapping import FILE_PORT
 from rtgan.engine import Engine
@@ -31,6 +29,8 @@ def read(path: Path, sample_rate_hz: int) -> list[Timed]:
     RtganError
         If the file cannot be read or is no MIDI file of type 0 or 1.
     """
+    import mido  # loaded only where there is a file
+
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise UsageError(f"{path}: larger than 16 MiB, which no MIDI file is")

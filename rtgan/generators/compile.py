@@ -14,7 +14,6 @@ import json
 import zipfile
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -459,7 +458,7 @@ def _generator_hash() -> str:
     for path in files:
         total.update(path.name.encode() + path.read_bytes())
     for package in ("llvmlite", "numpy"):
-        total.update(f"{package} {version(package)}".encode())
+        total.update(kernel_cache.version_file(package))
     return total.hexdigest()
 
 

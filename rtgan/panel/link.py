@@ -137,6 +137,8 @@ class Panel:
     # --- the process ---
 
     def _run(self) -> None:
+        # Sound first: a process and a look at every preset take their time.
+        self._host.wait_first_block(halt=self._halt)
         for begun in range(_MOST_RESTARTS + 1):
             if begun and self._halt.wait(_RESTART_S):
                 return
