@@ -20,7 +20,7 @@ from support import ROOT
 
 from rtgan import demo, offline, presets
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.jack, pytest.mark.slow]
 
 MIC = "Stage Mic"
 
