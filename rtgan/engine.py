@@ -43,8 +43,9 @@ from rtgan.graph import (
     graph_reset,
     graph_run,
     graph_set,
+    graph_trim,
 )
-from rtgan.kernels import levels, rings
+from rtgan.kernels import levels, loudness, rings
 from rtgan.kernels.channels import deinterleave, interleave
 from rtgan.kernels.native import (
     NODES,
@@ -103,7 +104,8 @@ from rtgan.switchboard import (
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
     E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING,
-) = range(54)  # fmt: skip
+    E_SCALES, E_WEIGHING,
+) = range(56)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE = range(56, 58)
 E_MAILBOX, E_PANIC, E_READING = 64, 65, 66  # a cache line of their own: both threads write it
@@ -192,6 +194,20 @@ def _take_graph(engine: Any) -> None:
 
 
 @inline
+def _weigh(engine: Any, before: Any, behind: Any, io: Any, n: Any) -> None:
+    """Take what comes out of the graph into the meter behind it, and tell of both ten times a second."""
+    e = i64p(engine)
+    told = i64p(behind)[loudness.COUNT] // loudness.STEP_SEGMENTS
+    loudness.measure(behind, io, e[E_MAX_BLOCK], n)
+    segments = i64p(behind)[loudness.COUNT]
+    if segments // loudness.STEP_SEGMENTS != told:
+        x = f64p(before)[loudness.POWER]
+        y = f64p(behind)[loudness.POWER]
+        serial = i64p(e[E_ACTIVE])[G_SERIAL]
+        ring_push(e[E_TELEMETRY], events.LOUDNESS, e[E_POSITION] + n, segments, serial, x, y, 0.0, 0.0)
+
+
+@inline
 def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     """Run the graph on ``n`` samples of the work buffer; two graphs and a cross-fade during a swap."""
     e = i64p(engine)
@@ -207,7 +223,14 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
                 samples[i] = 0.0
         return
     if e[E_NEXT] == 0:
+        # What is heard of two graphs at a time is the loudness of neither.
+        scales = e[E_WEIGHING]
+        if scales != 0:
+            loudness.measure(i64p(scales)[0], io, block, n)
         graph_run(e[E_ACTIVE], io, n, telemetry, position)
+        if scales != 0:
+            _weigh(engine, i64p(scales)[0], i64p(scales)[1], io, n)
+        graph_trim(e[E_ACTIVE], io, n)
         return
     other = e[E_NEXT_WORK]
     for c in range(channels):
@@ -217,6 +240,8 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             b[i] = a[i]
     graph_run(e[E_ACTIVE], io, n, telemetry, position)
     graph_run(e[E_NEXT], other, n, telemetry, position)
+    graph_trim(e[E_ACTIVE], io, n)
+    graph_trim(e[E_NEXT], other, n)
     # The new graph is heard only once it has seen its latency and settling time of input. Graphs of the same
     # delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
     begin = i64p(e[E_NEXT])[G_LATENCY] + i64p(e[E_NEXT])[G_SETTLE]
@@ -537,6 +562,7 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         e[E_TAPE_LOST] = 0
     e[E_TAPING] = tape
     e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
+    e[E_WEIGHING] = load_acquire(engine + 8 * E_SCALES)
     _take_input(engine, source, n)
     _take_graph(engine)
     _take_events(engine)
@@ -778,6 +804,7 @@ class Engine:
         words[E_TAPE_MAP] = address_of(tape_map)
         words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, 2 * channels))
         self._scope: rings.Ring | None = None
+        self._scales: list[NDArray[np.int64]] = []
         self.tape: rings.Ring | None = None
         if tape_frames:
             self.run_tape(tape_frames)
@@ -884,6 +911,14 @@ class Engine:
             raise ValueError("this engine shows its sound already")
         self._scope = scope
         _store(self.address + 8 * E_SCOPE, scope.address)
+
+    def weigh(self) -> None:
+        """Measure loudness before and behind the graph from the next piece on, and report it: LOUDNESS."""
+        if not self._scales:
+            meters = [loudness.build(self.sample_rate_hz, self.channels, allocate=self.arena.int64) for _ in "io"]
+            self._scales = [*meters, self.arena.int64(2)]
+            self._scales[2][:] = [address_of(meter) for meter in meters]
+            _store(self.address + 8 * E_SCALES, address_of(self._scales[2]))
 
     def follow_clock(self, function: int, client: int) -> bool:
         """Read a native producer's clock, ``uint32 function(client)``, at every callback; 0: no longer.

@@ -42,6 +42,7 @@ TAPING = 26  #: telemetry: the tape runs from here on
 TAPE_LOST = 27  #: telemetry: a = frames that found no room on the tape, b = how many before them did
 DEVICE_GONE = 28  #: from the host: the device calls no more
 DEVICE_BACK = 29  #: from the host: it does again, or another one of its name
+LOUDNESS = 30  #: telemetry: x, y = K-weighted power of 400 ms before and behind the graph b; a = segments so far
 
 #: "As soon as possible" as an event time.
 NOW = -1
@@ -239,6 +240,11 @@ class Ring:
             w, f = self._words.tolist(), self._floats.tolist()
             found.append(Record(w[0], w[1], w[2], w[3], f[0], f[1], f[2], f[3]))
         return found
+
+    @property
+    def empty(self) -> bool:
+        """Whether the consumer has taken everything."""
+        return bool(self._memory[_WRITE] == self._memory[_READ])
 
     @property
     def dropped(self) -> int:

@@ -20,7 +20,7 @@ from rtgan.engine import HOST_PARAMS, Engine
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.generators import library
-from rtgan.graph import Graph, labelled
+from rtgan.graph import TRIM, Graph, labelled
 from rtgan.params import Param
 from rtgan.plugin import all_params
 from rtgan.presets import Preset
@@ -193,9 +193,9 @@ class Renderer:
 
 
 def find(graph: Graph | None, name: str) -> tuple[int, Param]:
-    """Index and declaration of ``label.param`` of a graph, or of ``host.param`` (graph None)."""
+    """Index and declaration of ``label.param`` or the trim of a graph, or of ``host.param`` (graph None)."""
     if graph is not None:
-        return graph.find(name)
+        return (len(graph.declared), TRIM) if name == TRIM.id else graph.find(name)
     key = name.removeprefix(_HOST)
     if key not in HOST_PARAMS:
         raise UsageError(f"the host has no parameter '{key}'; it has: {', '.join(HOST_PARAMS)}")
@@ -209,11 +209,15 @@ def build(
     channels: int,
     settings: Mapping[str, object] | None = None,
 ) -> Graph:
-    """A graph of a preset with settings on top; `UsageError` for a setting that does not fit."""
+    """A graph of a preset with settings on top, its trim among them; `UsageError` for one that does not fit."""
     items = preset.items()
+    trim_db = TRIM.default
     if settings:
         probe = {item.label: item for item in labelled(items)}
         for name, value in settings.items():
+            if name == TRIM.id:
+                trim_db = TRIM.check(value, name)
+                continue
             label, _, key = name.partition(".")
             if label not in probe:
                 known = ", ".join(probe) or "nothing"
@@ -224,7 +228,7 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms)
+    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:

@@ -34,6 +34,7 @@ ORDER = (
     "bindings",
     "presets",
     "setlist preset_watch preset_schema snapshots",
+    "preset_files",
     "offline",
     "io",
     "recorder",
