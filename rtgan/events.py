@@ -27,6 +27,7 @@ FADE_IN = 3  #: inbox: come back
 RESET = 4  #: inbox: every node back to zero state
 MIDI = 5  #: inbox and native ring: a = the bytes of a message, first lowest; b = port
 PANIC = 6  #: inbox: silence, every node back to zero, what is held let go; then sound comes back
+LET_GO = 7  #: inbox: retire the graph that runs beside the one that is heard, if it is b
 
 APPLIED = 16  #: telemetry: a parameter change took effect; a, b, x, y as in SET_PARAM
 METER = 17  #: telemetry: x = in peak, y = out peak, z = in mean square, w = out mean square; a = samples

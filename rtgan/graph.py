@@ -41,8 +41,8 @@ from rtgan.plugin import Activation, NativeNode, Plugin, all_params
 # Words of a graph.
 (
     G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SETTLE, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE,
-    G_TRIM,
-) = range(12)  # fmt: skip
+    G_TRIM, G_KEEP,
+) = range(13)  # fmt: skip
 _G_WORDS = 16
 
 # Words of a node.
@@ -360,6 +360,10 @@ class Graph:
     def trim_db(self) -> float:
         """What `TRIM` is at or on its way to."""
         return float(self._slots[-1, TARGET])
+
+    def keep_old(self, on: bool) -> None:
+        """Whether the graph that this one takes over from goes on to run beside it, unheard."""
+        self._words[G_KEEP] = on
 
     def slot(self, index: int) -> int:
         """Address of a parameter as the audio thread sees it."""

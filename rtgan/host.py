@@ -191,8 +191,9 @@ class Host:
         self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
         self._graph = self._build(self.preset, self._settings)
         self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
-        # Values by serial as published, and what has been done since as of the telemetry read so far, not as of now.
-        self._published = {self._graph.serial: dict(self._graph.values())}
+        # Values by serial as published, and whether the graph before was kept. And what has been done since, as of the
+        # telemetry read so far, not as of now.
+        self._published = {self._graph.serial: (dict(self._graph.values()), False)}
         self._past = Past(self.preset, self._graph.values(), {f"host.{k}": p.default for k, p in HOST_PARAMS.items()})
         self.engine.publish(self._graph)
         self.engine.start_silent()
@@ -364,24 +365,50 @@ class Host:
         if not self.engine.set_param(graph, index, plain):
             raise RtganError("the audio thread does not take events at the moment; try again")
 
-    def load(self, preset: str | Preset, trim_db: float = 0.0) -> None:
-        """Fade over to another preset, turned down by `trim`. Built and warmed here; the sound goes on. Any thread."""
+    def load(self, preset: str | Preset, trim_db: float = 0.0, keep: bool = False) -> None:
+        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile. Any thread.
+
+        Parameters
+        ----------
+        preset : str or Preset
+        trim_db : float
+            What it is turned down by, as by `trim`.
+        keep : bool
+            Let what played run on beside it, unheard, for `recall`.
+        """
         chosen = presets.load(preset) if isinstance(preset, str) else preset
         with self._loading:
-            self._publish(chosen, {TRIM.id: trim_db} if trim_db else {})
+            self._publish(chosen, {TRIM.id: trim_db} if trim_db else {}, keep)
 
-    def _publish(self, chosen: Preset, trim: Mapping[str, float]) -> None:
+    def recall(self, serial: int) -> bool:
+        """Let a graph that runs beside be heard, at once; what was heard runs on beside it. False if it has ended."""
+        with self._loading:
+            with self._lock:
+                if serial not in self._serials or serial not in self._adopted:
+                    return False
+                self._graph, self.preset = self._serials[serial]
+            if self.prepare is not None:
+                self.prepare(self.engine, self._graph, self.preset)
+            with self._lock:
+                self._forget(self.engine.publish(self._graph, keep=True))
+        return True
+
+    def let_go(self, serial: int) -> None:
+        """End what runs beside, if it is this graph."""
+        self.engine.let_go(serial)
+
+    def _publish(self, chosen: Preset, trim: Mapping[str, float], keep: bool) -> None:
         graph = self._build(chosen, trim)
         if self.prepare is not None:
             self.prepare(self.engine, graph, chosen)
         with self._lock:
             self._serials[graph.serial] = (graph, chosen)
-            self._published[graph.serial] = {**graph.values(), **trim}
+            self._published[graph.serial] = ({**graph.values(), **trim}, keep)
             self._graph = graph
             self.preset = chosen
             if not self._adopted:
                 self._past.restart(chosen, {**graph.values(), **trim})
-            self._forget(self.engine.publish(graph))
+            self._forget(self.engine.publish(graph, keep))
 
     def catch_up(self, timeout_s: float = 0.2) -> None:
         """Wait until the changes that were asked for so far have been made, and told to whoever listens."""
@@ -784,17 +811,22 @@ class Host:
             self._did(Step(record.when, panic=True))
         elif record.kind == events.SWAP_BEGUN:
             if record.b in self._serials:
-                preset, values = self._serials[record.b][1], self._published[record.b]
-                if self._adopted:
-                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted)))
+                graph, preset = self._serials[record.b]
+                values, keep = self._published[record.b]
+                if record.b in self._adopted:
+                    now = {**graph.values(), TRIM.id: graph.trim_db}
+                    number = self._adopted[record.b]
+                    self._did(Step(record.when, preset=preset, values=now, graph=number, keep=True, recall=True))
+                elif self._adopted:
+                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted), keep=keep))
                 else:
                     self._past.restart(preset, values)
             for graph, index, value in self._waiting:
                 if graph.serial == record.b:
                     self.engine.set_param(graph, index, value)
-            self._adopted[record.b] = len(self._adopted)
+            self._adopted.setdefault(record.b, len(self._adopted))
             self._waiting = [w for w in self._waiting if w[0].serial > record.b]
-        elif record.kind == events.SWAP_DONE and record.a:
+        elif record.kind == events.SWAP_DONE and record.a and not self.engine.holds(record.a):
             self._forget(record.a)
 
     def _log_change(self, record: Record) -> None:

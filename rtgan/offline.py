@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,10 @@ class Step:
         For a parameter: length of its ramp, 0 for its own.
     panic : bool
         Everything was silenced and reset.
+    keep : bool
+        For a preset: the graph that was heard before ran on beside it.
+    recall : bool
+        For a preset: it is the graph of that number, which ran beside, that was heard again.
     """
 
     position: int
@@ -71,6 +75,8 @@ class Step:
     graph: int = 0
     ramp_samples: int = 0
     panic: bool = False
+    keep: bool = False
+    recall: bool = False
 
 
 class Renderer:
@@ -129,11 +135,11 @@ class Renderer:
         index, param = find(graph, name)
         self.engine.set_param(graph, index, param.check(value, name), when)
 
-    def _publish(self, preset: Preset, settings: Mapping[str, object] | None) -> None:
+    def _publish(self, preset: Preset, settings: Mapping[str, object] | None, keep: bool = False) -> None:
         self.graph = build(preset, self.sample_rate_hz, self.engine.max_block, self.channels, settings)
         if self._prepare is not None:
             self._prepare(self.engine, self.graph, preset)
-        self.engine.publish(self.graph)
+        self.engine.publish(self.graph, keep)
         self._graphs.append(self.graph)
 
     def perform(
@@ -177,8 +183,12 @@ class Renderer:
         return out
 
     def _carry_out(self, step: Step) -> None:
+        if step.recall:
+            self.graph = self._graphs[step.graph]
+            self.engine.publish(self.graph, True)
+            return
         if step.preset is not None:
-            self._publish(step.preset, step.values)
+            self._publish(step.preset, step.values, step.keep)
             return
         taken = True
         if step.panic:
@@ -344,9 +354,9 @@ def log_header(preset: Preset, sample_rate_hz: int, channels: int, values: Mappi
 def log_step(step: Step) -> str:
     """One line of an event log."""
     if step.preset is not None:
-        return json.dumps(
-            {"position": step.position, "preset": presets.dump(step.preset), "values": dict(step.values or {})}
-        )
+        loaded = {"position": step.position, "preset": presets.dump(step.preset), "values": dict(step.values or {})}
+        beside = {"recall": step.graph} if step.recall else {"keep": True} if step.keep else {}
+        return json.dumps(loaded | beside)
     if step.panic:
         return json.dumps({"position": step.position, "panic": True})
     line = {"position": step.position, "param": step.param, "value": step.value, "graph": step.graph}
@@ -402,7 +412,10 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
                 found.append((Step(int(entry["position"]), panic=True), number))
             elif "preset" in entry:
                 loaded = _logged_preset(entry["preset"], f"{path}:{number}", allow_code)
-                found.append((Step(int(entry["position"]), preset=loaded, values=entry["values"]), number))
+                step = Step(int(entry["position"]), preset=loaded, values=entry["values"], keep=bool(entry.get("keep")))
+                if "recall" in entry:
+                    step = replace(step, graph=int(entry["recall"]), recall=True)
+                found.append((step, number))
             else:
                 ramp = int(entry.get("ramp_samples", 0))
                 if not 0 <= ramp < 1 << 31:
@@ -414,7 +427,7 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
         loads = 0
         for step, line_number in found:
             number = line_number
-            loads += step.preset is not None
+            loads += step.preset is not None and not step.recall
             if not 0 <= step.graph <= loads:
                 raise ValueError(f"graph {step.graph} has not been loaded by sample {step.position}")
         steps = [step for step, _ in found]

@@ -219,9 +219,10 @@ class Recorder:
         if isinstance(deed, Message):
             self._write(offline.log_midi(position, deed.data, deed.port))
         else:
-            self._write(
-                offline.log_step(replace(deed, position=position, graph=max(0, deed.graph - self._graphs_before)))
-            )
+            # What ran beside since before the take is not in it: it is loaded when it is heard.
+            number = deed.graph - self._graphs_before
+            step = replace(deed, position=position, graph=max(0, number), recall=deed.recall and number >= 0)
+            self._write(offline.log_step(step))
 
     def mark(self, position: int, name: str = "") -> str:
         """Put a marker at an engine's sample, by default under its number; returns its name."""

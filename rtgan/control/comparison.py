@@ -1,7 +1,8 @@
 """A and B: two sounds, a switch between them, and both at one loudness.
 
 A side is a preset with the values that it was left with: two whole presets, or one with two settings. What is turned or
-loaded belongs to the side that sounds. Values ramp to the other side's; where the chains differ the host fades over.
+loaded belongs to the side that sounds. Values ramp to the other side's; where the chains differ both run, so that the
+host fades over at once, and until a copy makes them alike they cost twice the time.
 
 Louder sounds better, so the louder side is turned down; neither is ever turned up. What counts is by how much a side
 changes the K-weighted loudness of what comes in (ITU-R BS.1770-4: blocks of 400 ms every 100 ms, those of pauses left
@@ -42,8 +43,14 @@ class Player(snapshots.Player, Protocol):
     def serial(self) -> int:
         """The graph that was loaded last."""
 
-    def load(self, preset: str | Preset, trim_db: float = 0.0) -> None:
-        """Fade over to another preset, turned down so far."""
+    def load(self, preset: str | Preset, trim_db: float = 0.0, keep: bool = False) -> None:
+        """Fade over to another preset, turned down so far; what played may be kept running."""
+
+    def recall(self, serial: int) -> bool:
+        """Let a graph that was kept be heard at once."""
+
+    def let_go(self, serial: int) -> None:
+        """Keep a graph no longer."""
 
     def adopt(self, preset: Preset) -> None:
         """Let what plays be this preset from now on."""
@@ -75,7 +82,9 @@ def sound_of(player: Player) -> Sound:
 @dataclass
 class _Side:
     sound: Sound | None = None
+    serial: int = 0
     trim_db: float = 0.0
+    quiet: int = _SETTLE
     heard: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_BLOCKS))
 
     @property
@@ -130,8 +139,8 @@ class Comparison:
         self.matching = True
         self.moving: Callable[[Sound], None] = lambda sound: None
         self._lock = threading.Lock()
-        self._serial = player.serial
-        self._quiet = _SETTLE
+        self._sides[0].serial = player.serial
+        self._busy = False
 
     # --- what may be done ---
 
@@ -153,17 +162,33 @@ class Comparison:
             # Renamed or deleted meanwhile: the sound is kept, and belongs to no file any more.
             wanted = Sound(replace(wanted.preset, path=None), wanted.values)
         self.moving(wanted)
-        fades = not same_chain(self._player.preset, wanted.preset)
         with self._lock:
-            self.side = which
-            # Until it is there, what is heard belongs to neither.
-            self._serial = -1
+            # Until the other one is there, what is heard belongs to neither.
+            self.side, self._busy = which, True
         try:
-            (self._fade if fades else self._move)(wanted, there.trim_db)
+            if same_chain(self._player.preset, wanted.preset):
+                self._move(wanted, there.trim_db)
+                if there.serial != self._player.serial:
+                    self._player.let_go(there.serial)
+            elif here is not there and self._held(there, wanted) and self._player.recall(there.serial):
+                self._move(wanted, there.trim_db)
+            else:
+                # However slowly the preset fades in otherwise: who compares must not forget what was before.
+                chosen = replace(wanted.preset, crossfade_ms=None).with_values(wanted.values)
+                self._player.load(chosen, there.trim_db, keep=here is not there)
+            if self._player.preset is not wanted.preset:
+                self._player.adopt(wanted.preset)
         finally:
             with self._lock:
-                self._serial = self._player.serial
-                self._quiet = _SETTLE
+                there.serial, self._busy = self._player.serial, False
+                here.quiet = there.quiet = _SETTLE
+
+    def load(self, preset: str | Preset) -> None:
+        """Load another preset into the side that sounds; what the other side is heard with runs on."""
+        here, other = self._sides[self.side], self._sides[1 - self.side]
+        with self._lock:
+            self._notice()
+        self._player.load(preset, keep=other.sound is not None and other.serial == here.serial)
 
     def toggle(self) -> None:
         """The other side."""
@@ -172,11 +197,15 @@ class Comparison:
     def copy(self) -> None:
         """Put what sounds into the other side as well."""
         self._player.catch_up()
-        here = self._sides[self.side]
+        here, other = self._sides[self.side], self._sides[1 - self.side]
         here.sound = sound_of(self._player)
         with self._lock:
-            self._put(here, self._sides[1 - self.side])
+            self._notice()
+            gone, shared = other.serial, other.serial == here.serial
+            self._put(here, other)
             self._update()
+        if not shared:
+            self._player.let_go(gone)
 
     def match(self, on: bool) -> None:
         """Turn the louder side down, or leave both as they are."""
@@ -206,10 +235,15 @@ class Comparison:
 
     # --- how it is done ---
 
-    def _put(self, source: _Side, target: _Side) -> None:
-        target.sound = source.sound
+    @staticmethod
+    def _put(source: _Side, target: _Side) -> None:
+        target.sound, target.serial, target.trim_db = source.sound, source.serial, source.trim_db
         target.heard = source.heard.copy()
-        target.trim_db = source.trim_db
+
+    @staticmethod
+    def _held(side: _Side, wanted: Sound) -> bool:
+        """Whether what a side was heard with last is what is wanted, but for values."""
+        return side.sound is not None and same_chain(side.sound.preset, wanted.preset)
 
     def _move(self, sound: Sound, trim_db: float) -> None:
         present = self._player.values
@@ -217,13 +251,6 @@ class Comparison:
             if present.get(name) != value:
                 self._player.set(name, value)
         self._player.trim(trim_db)
-        if self._player.preset is not sound.preset:
-            self._player.adopt(sound.preset)
-
-    def _fade(self, sound: Sound, trim_db: float) -> None:
-        # However slowly the preset fades in otherwise: who compares must not forget what was before.
-        self._player.load(replace(sound.preset, crossfade_ms=None).with_values(sound.values), trim_db)
-        self._player.adopt(sound.preset)
 
     # --- loudness ---
 
@@ -234,24 +261,25 @@ class Comparison:
         through = self._player.values.get("host.bypass", 0.0) >= 0.5
         with self._lock:
             self._notice()
-            if record.b != self._serial:
+            here, other = self._sides[self.side], self._sides[1 - self.side]
+            # Both sides' graphs are told of; of a graph that both share, what is heard is the one that sounds.
+            side = here if record.b == here.serial else other if record.b == other.serial else None
+            if side is None or self._busy:
                 return
             if through:
-                self._quiet = _SETTLE
-            elif self._quiet > 0:
-                self._quiet -= 1
+                side.quiet = _SETTLE
+            elif side.quiet > 0:
+                side.quiet -= 1
             else:
-                self._sides[self.side].heard.append((record.x, record.y))
+                side.heard.append((record.x, record.y))
                 self._update()
 
     def _notice(self) -> None:
         """Whether somebody has loaded another preset into the side that sounds; it plays as it is."""
-        serial = self._player.serial
-        if self._serial not in (-1, serial):
-            self._serial, self._quiet = serial, _SETTLE
-            side = self._sides[self.side]
+        side, serial = self._sides[self.side], self._player.serial
+        if side.serial != serial and not self._busy:
+            side.serial, side.quiet, side.trim_db = serial, _SETTLE, 0.0
             side.heard.clear()
-            side.trim_db = 0.0
             self._update()
 
     def _wanted_db(self) -> tuple[float, float]:

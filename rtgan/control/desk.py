@@ -413,11 +413,11 @@ class Desk:
         host = self.host
         name, _, rest = action.partition(" ")
         if name == "load":
-            host.load(rest)
+            self.comparison.load(rest)
         elif name in ("next", "previous"):
             chosen = self._order().step(host.preset, 1 if name == "next" else -1)
             if chosen is not None:
-                host.load(chosen)
+                self.comparison.load(chosen)
         elif name == "flip":
             present = {"host.record": float(host.recording is not None), **self._compared()}[f"host.{rest}"]
             self._do(rest, 1.0 - present)

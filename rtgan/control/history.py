@@ -71,6 +71,7 @@ class History:
         self._done: list[_Edit | _Filed] = []
         self._undone: list[_Edit | _Filed] = []
         self._now = sound_of(host)
+        self._newest = host.serial
         comparison.moving = self._moving
 
     @property
@@ -89,7 +90,9 @@ class History:
             if name and not name.startswith("host.") and record.b == self._host.serial:
                 with self._lock:
                     self._changed(name, record.x, record.when)
-        elif record.kind == events.SWAP_BEGUN:
+        elif record.kind == events.SWAP_BEGUN and record.b > self._newest:
+            # One that was there before is the other side of a comparison.
+            self._newest = record.b
             sound = sound_of(self._host)
             with self._lock:
                 before, self._now = self._now, sound

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from support import speechlike
 
 from rtgan import Host, cli, presets
 from rtgan.control.comparison import Comparison
+from rtgan.engine import E_ACTIVE, E_BESIDE, E_NEXT
 from rtgan.graph import TRIM
 from rtgan.kernels import loudness
 from rtgan.presets import Entry, Preset
@@ -21,6 +23,14 @@ RATE = 48000
 A = Preset("Plain", (Entry("highpass", {"cutoff_hz": 50}), Entry("gain", {"gain_db": -14})))
 LOUD = A.with_values({"gain.gain_db": -8})
 OTHER = Preset("Other", (Entry("gain", {"gain_db": -4}), Entry("limiter")), crossfade_ms=600)
+SLOW = Preset("Slow", (Entry("gain", {"gain_db": -4}), Entry("limiter"), Entry("gate", {"bypass": 1})))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
 
 
 class Rig:
@@ -181,17 +191,74 @@ def test_what_somebody_loads_plays_as_it_is_until_it_has_been_heard(rig: Rig) ->
     assert rig.compare.state == before, "a bypassed side is not heard"
 
 
-def test_a_trim_is_part_of_a_take_and_of_no_preset(tmp_path: Path) -> None:
+def test_the_other_side_runs_on_so_that_it_is_heard_at_once_and_weighed_without_being_heard(rig: Rig) -> None:
+    host, voice = rig.host, speechlike(3.0)
+    rig.compare.play(1)
+    rig.compare.load(SLOW)
+    rig.run(np.zeros(RATE, np.float32))
+    rig.run(voice)
+    assert rig.compare.state["trim_db"] == [0, pytest.approx(-10, abs=0.3)], "A was weighed beside B"
+    steps = []
+    for which in (0, 1, 0, 1):
+        rig.compare.play(which)
+        rig.run(np.zeros(RATE // 10, np.float32))
+        steps.append((host.preset.name, host.serial))
+    assert len(set(steps)) == 2 and len(host._adopted) == 2, "nothing was built"
+    # Heard within the fade of 30 ms, though the preset settles for as long as a second.
+    tone = (0.1 * np.sin(2 * np.pi * 200 * np.arange(RATE // 2) / RATE)).astype(np.float32)
+    rig.compare.match(False)
+    rig.run(tone)
+    rig.compare.play(0)
+    heard = rig.run(tone)
+    assert np.abs(heard[:960]).max() > np.abs(heard[RATE // 20 : RATE // 10]).max() * 1.5
+    assert np.abs(heard[RATE // 10 :]).max() == pytest.approx(np.abs(heard[RATE // 20 : RATE // 10]).max(), rel=0.02)
+    # A copy makes both alike: the other graph is let go.
+    rig.compare.copy()
+    rig.run(np.zeros(4800, np.float32))
+    assert len(host._serials) == 1 and host.engine._words[E_BESIDE] == 0
+    rig.compare.play(1)
+    assert (host.preset.name, len(host._adopted)) == ("Plain", 2)
+
+
+def test_a_hand_faster_than_the_fade_leaves_what_it_asked_for_last(rig: Rig) -> None:
+    host = rig.host
+    rig.compare.play(1)
+    rig.compare.load(SLOW)
+    rig.run(np.zeros(2 * RATE, np.float32))
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        rig.compare.toggle()
+        for _ in range(int(rng.integers(0, 3))):
+            host.engine.render(np.zeros((480, 1), np.float32))
+    host._poll()
+    rig.run(np.zeros(RATE, np.float32))
+    assert host.engine._words[E_NEXT] == 0
+    playing = next(g for g in host.engine._graphs.values() if g.address == host.engine._words[E_ACTIVE])
+    assert playing.serial == host.serial and host.preset.name == rig.compare.state["names"][rig.compare.side]
+    assert len(host.engine._graphs) == len(host._serials) == 2
+    host.load(OTHER)
+    rig.run(np.zeros(RATE, np.float32))
+    assert len(host.engine._graphs) == 2 and host.engine.memory_intact
+
+
+def test_trims_and_recalls_are_part_of_a_take_and_of_no_preset(tmp_path: Path) -> None:
     file = tmp_path / "take.wav"
     with Host(preset=A, source=speechlike(6.0)[None], record=file) as host:
         assert host.wait_first_block()
         host.trim(-9)
         host.catch_up()
-        host.load(OTHER, trim_db=-4.5)
+        first = host.serial
+        host.load(OTHER, trim_db=-4.5, keep=True)
         host.catch_up()
         host.trim(-1, ramp_ms=300)
         host.catch_up()
-        assert TRIM.id not in host.values
+        until(lambda: host.engine._words[E_BESIDE] != 0)
+        assert host.recall(first)
+        host.catch_up()
+        until(lambda: host.engine._words[E_NEXT] == 0)
+        host.set("gain.gain_db", -3)
+        host.catch_up()
+        assert TRIM.id not in host.values and len(host._adopted) == 2
     assert '"trim_db"' in file.with_suffix(".events.jsonl").read_text()
     assert cli.main(["replay", str(file), "-o", str(tmp_path / "again.wav")]) == 0
     again, _ = soundfile.read(tmp_path / "again.wav", dtype="float32")
