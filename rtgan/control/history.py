@@ -148,17 +148,21 @@ class History:
                 raise UsageError(f"there is nothing to {'undo' if back else 'do again'}")
             entry = source.pop()
         if isinstance(entry, _Edit):
-            self._bring(entry, entry.before if back else entry.after)
+            self._bring(entry, back)
         else:
-            (entry.change.undo if back else entry.change.redo)()
-            present, wanted = (entry.after, entry.before) if back else (entry.before, entry.after)
-            if self._host.preset.path == present.path and same_chain(self._host.preset, wanted):
-                self._host.adopt(wanted)
+            self._refile(entry, back)
         with self._lock:
             target.append(entry)
         return entry.what
 
-    def _bring(self, entry: _Edit, sound: Sound) -> None:
+    def _refile(self, entry: _Filed, back: bool) -> None:
+        (entry.change.undo if back else entry.change.redo)()
+        present, wanted = (entry.after, entry.before) if back else (entry.before, entry.after)
+        if self._host.preset.path == present.path and same_chain(self._host.preset, wanted):
+            self._host.adopt(wanted)
+
+    def _bring(self, entry: _Edit, back: bool) -> None:
+        sound = entry.before if back else entry.after
         if entry.names:
             # Values alone: the preset keeps the name and the file that it has by now.
             present = self._comparison.sound(entry.side).preset
