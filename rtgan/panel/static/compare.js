@@ -14,7 +14,7 @@ on("compare", ({ side, names, match, trim_db, lufs, known }) => {
     $(`side-${id}`).setAttribute("aria-pressed", mine);
     $(`side-${id}`).title = `${names[k] || "as A"}${match ? `, ${decibels(trim_db[k])}` : ""}`;
     $(`holds-${id}`).className = mine ? "sounds" : "";
-    $(`holds-${id}`).textContent = `${id.toUpperCase()} ${names[k] || "empty"} ${decibels(trim_db[k])}`;
+    $(`holds-${id}`).textContent = `${id.toUpperCase()} ${names[k] || "empty"} · ${decibels(trim_db[k])}`;
     $(`holds-${id}`).title = lufs[k] === null ? "" : `${lufs[k].toFixed(1)} LUFS behind the chain`;
   });
   $("copy").textContent = `Copy ${side} to ${other}`;

@@ -7,6 +7,7 @@ const $ = (id) => document.getElementById(id);
 
 /** The preset whose name is being written, by id. */
 let renaming = null;
+let shown = "";
 
 function label(p) {
   const number = make("span", { className: "number", textContent: p.program ?? "" });
@@ -45,27 +46,32 @@ function nameForm(p) {
     show(null);
   };
   cancel.onclick = () => show(null);
-  form.onkeydown = ({ key }) => key === "Escape" && show(null);
+  form.onkeydown = ({ key }) => {
+    if (key === "Escape") show(null);
+  };
   return form;
 }
 
 function show(id) {
   const before = renaming;
   renaming = id;
+  shown = "";
   list();
-  if (id !== null) $("list").querySelector(".naming input")?.select();
-  else if (before !== null) $("list").querySelector(`[data-id="${CSS.escape(before)}"]`)?.focus();
+  const name = $("list").querySelector(".naming input");
+  name?.focus();
+  name?.select();
+  if (name) return;
+  if (before !== null) $("list").querySelector(`[data-id="${CSS.escape(before)}"]`)?.focus();
 }
-
-let shown = "";
 
 function list() {
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const found = state.presets.filter((p) => words.every((w) => `${p.name} ${p.id} ${p.description} ${p.tags.join(" ")}`.toLowerCase().includes(w)));
   const now = JSON.stringify([found, state.chain?.id, state.lock.on, renaming]);
-  // What is the same stays, and with it the place of whoever works with the keyboard.
-  if (now !== shown) $("list").replaceChildren(...found.map(row));
-  shown = now;
+  // What is the same stays, and with it the place of whoever works with the keyboard; and what is being written.
+  const writing = shown && renaming !== null && state.presets.some((p) => p.id === renaming);
+  if (now !== shown && !writing) $("list").replaceChildren(...found.map(row));
+  if (!writing) shown = now;
   $("none").hidden = found.length > 0 || state.presets.length === 0;
 }
 
