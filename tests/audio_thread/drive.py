@@ -71,12 +71,17 @@ def sweep(engine: Engine, segment: int, frames: int) -> None:
 
 
 def swap(engine: Engine, segment: int, frames: int) -> None:
-    """Another graph arrives, with events for old and new, resets and fades; both are weighed and turned down."""
+    """Another graph arrives, or one that ran on beside it, with events for all, resets and fades; they are weighed."""
     old = next(iter(engine._graphs.values()))
     engine.weigh()
     names = [n for n in ("highpass", "denoise", "gate", "limiter") if n in plugin_ids()]
     items = [ChainItem(plugin_class(name)()) for name in names[: 1 + segment % len(names)]]
-    engine.publish(Graph(items, engine.sample_rate_hz, MAX_BLOCK, engine.channels))
+    if segment % 4 == 2:
+        engine.publish(old, keep=True)
+    else:
+        engine.publish(Graph(items, engine.sample_rate_hz, MAX_BLOCK, engine.channels), keep=segment % 4 == 1)
+    if segment % 4 == 0:
+        engine.let_go(old.serial)
     position = engine.counters.position_samples
     engine.set_param(old, 0, 1.0, position)
     engine.set_param(old, len(old.declared), -1.0 - segment, position)

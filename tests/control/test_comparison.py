@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -265,3 +266,29 @@ def test_trims_and_recalls_are_part_of_a_take_and_of_no_preset(tmp_path: Path) -
     taken, _ = soundfile.read(file, dtype="float32")
     assert len(taken) > RATE // 10
     assert np.array_equal(again, taken)
+
+
+def test_a_take_begun_while_two_are_compared_can_be_replayed(tmp_path: Path) -> None:
+    file = tmp_path / "take.wav"
+    with Host(preset=A, source=speechlike(6.0)[None]) as host:
+        assert host.wait_first_block()
+        first = host.serial
+        host.load(LOUD, keep=True)
+        until(lambda: host.engine._words[E_BESIDE] != 0)
+        second = host.serial
+        host.record(file)
+        assert host.recall(first)
+        until(lambda: host.engine._words[E_NEXT] == 0)
+        host.trim(-3)
+        host.catch_up()
+        assert host.recall(second)
+        until(lambda: host.engine._words[E_NEXT] == 0)
+        host.set("gain.gain_db", -20)
+        host.catch_up()
+        host.stop_recording()
+    steps = [json.loads(line) for line in file.with_suffix(".events.jsonl").read_text().splitlines()[1:]]
+    assert [(s.get("recall"), s.get("keep")) for s in steps if "preset" in s] == [(None, True), (0, None)]
+    assert [(s["param"], s["graph"]) for s in steps if "param" in s] == [("trim_db", 1), ("gain.gain_db", 0)]
+    # Rendered from rest, which is not what was heard, but all of it.
+    cli.main(["replay", str(file), "-o", str(tmp_path / "again.wav")])
+    assert soundfile.info(tmp_path / "again.wav").frames == soundfile.info(file).frames
