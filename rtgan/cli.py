@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         ctl.add_arguments(control)
 
     commands.add_parser("devices", help="list audio devices")
-    listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and compare presets"))
+    listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and move presets"))
     info = commands.add_parser("info", help="show the card of a model or a preset")
     info.add_argument("file", metavar="FILE|NAME")
     doctor = commands.add_parser("doctor", help="check this machine for live audio")

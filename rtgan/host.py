@@ -18,10 +18,11 @@ from rtgan import events, offline, presets
 from rtgan.engine import HOST, HOST_PARAMS, Engine, TickRate
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
-from rtgan.graph import Graph
+from rtgan.graph import TRIM, Graph
 from rtgan.io import devices as io_devices
 from rtgan.io.clocked import ClockedStream
 from rtgan.io.devices import Device, Stream
+from rtgan.kernels.loudness import lufs
 from rtgan.offline import ENGINE_RATES_HZ, Step, process
 from rtgan.params import Param
 from rtgan.plugin import Plugin
@@ -190,8 +191,9 @@ class Host:
         self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
         self._graph = self._build(self.preset, self._settings)
         self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
-        # Values by serial as published, and what has been done since as of the telemetry read so far, not as of now.
-        self._published = {self._graph.serial: dict(self._graph.values())}
+        # Values by serial as published, and whether the graph before was kept. And what has been done since, as of the
+        # telemetry read so far, not as of now.
+        self._published = {self._graph.serial: (dict(self._graph.values()), False)}
         self._past = Past(self.preset, self._graph.values(), {f"host.{k}": p.default for k, p in HOST_PARAMS.items()})
         self.engine.publish(self._graph)
         self.engine.start_silent()
@@ -363,24 +365,71 @@ class Host:
         if not self.engine.set_param(graph, index, plain):
             raise RtganError("the audio thread does not take events at the moment; try again")
 
-    def load(self, preset: str | Preset) -> None:
-        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile. Any thread."""
+    def load(self, preset: str | Preset, trim_db: float = 0.0, keep: bool = False) -> None:
+        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile. Any thread.
+
+        Parameters
+        ----------
+        preset : str or Preset
+        trim_db : float
+            What it is turned down by, as by `trim`.
+        keep : bool
+            Let what played run on beside it, unheard, for `recall`.
+        """
         chosen = presets.load(preset) if isinstance(preset, str) else preset
         with self._loading:
-            self._publish(chosen)
+            self._publish(chosen, {TRIM.id: trim_db} if trim_db else {}, keep)
 
-    def _publish(self, chosen: Preset) -> None:
-        graph = self._build(chosen)
+    def recall(self, serial: int) -> bool:
+        """Let a graph that runs beside be heard, at once; what was heard runs on beside it. False if it has ended."""
+        with self._loading:
+            with self._lock:
+                if serial not in self._serials or serial not in self._adopted:
+                    return False
+                self._graph, self.preset = self._serials[serial]
+            if self.prepare is not None:
+                self.prepare(self.engine, self._graph, self.preset)
+            with self._lock:
+                self._forget(self.engine.publish(self._graph, keep=True))
+        return True
+
+    def let_go(self, serial: int) -> None:
+        """End what runs beside, if it is this graph."""
+        self.engine.let_go(serial)
+
+    def _publish(self, chosen: Preset, trim: Mapping[str, float], keep: bool) -> None:
+        graph = self._build(chosen, trim)
         if self.prepare is not None:
             self.prepare(self.engine, graph, chosen)
         with self._lock:
             self._serials[graph.serial] = (graph, chosen)
-            self._published[graph.serial] = dict(graph.values())
+            self._published[graph.serial] = ({**graph.values(), **trim}, keep)
             self._graph = graph
             self.preset = chosen
             if not self._adopted:
-                self._past.restart(chosen, graph.values())
-            self._forget(self.engine.publish(graph))
+                self._past.restart(chosen, {**graph.values(), **trim})
+            self._forget(self.engine.publish(graph, keep))
+
+    def catch_up(self, timeout_s: float = 0.2) -> None:
+        """Wait until the changes that were asked for so far have been made, and told to whoever listens."""
+        if self._waiting or not self.engine.inbox.empty:
+            deadline = time.monotonic() + timeout_s
+            callbacks = self.engine.counters.callbacks
+            while time.monotonic() < deadline and (self._waiting or self.engine.counters.callbacks < callbacks + 2):
+                time.sleep(0.001)
+        self._poll()
+
+    def trim(self, db: float, ramp_ms: float = TRIM.smoothing_ms) -> None:
+        """Turn what plays down behind its last plugin, whatever the volume; what is loaded next is not. Any thread."""
+        graph, value = self._graph, TRIM.check(db, TRIM.id)
+        index = len(graph.declared)
+        with self._lock:
+            if graph.serial not in self._adopted:
+                self._waiting.append((graph, index, value))
+                return
+        ramp = round(ramp_ms * self.sample_rate_hz / 1000)
+        if not self.engine.set_param(graph, index, value, ramp_samples=ramp):
+            raise RtganError("the audio thread does not take events at the moment; try again")
 
     def adopt(self, preset: Preset) -> None:
         """Let the preset that plays be this one from now on: same chain, other name, file, controls or snapshots.
@@ -414,6 +463,10 @@ class Host:
         with self._loading:
             if self.prepare is not None:
                 self.prepare(self.engine, self._graph, self.preset)
+
+    def weigh(self) -> None:
+        """From now on report loudness before and behind the chain, ten times a second, in LOUDNESS records."""
+        self.engine.weigh()
 
     def listen(self, function: Callable[[Record], None]) -> None:
         """Give every telemetry record to a function, in a background thread; what it raises becomes a warning."""
@@ -513,8 +566,13 @@ class Host:
             for item in graph.chain
         ]
 
+    @property
+    def serial(self) -> int:
+        """The graph that was loaded last, as telemetry counts them."""
+        return self._graph.serial
+
     def name_of(self, record: Record) -> str:
-        """The parameter that an APPLIED record speaks of; empty if its graph has gone."""
+        """The parameter that an APPLIED record speaks of; empty for a trim, and if its graph has gone."""
         if record.b == HOST:
             return f"host.{list(HOST_PARAMS)[record.a]}"
         known = self._serials.get(record.b)
@@ -753,21 +811,28 @@ class Host:
             self._did(Step(record.when, panic=True))
         elif record.kind == events.SWAP_BEGUN:
             if record.b in self._serials:
-                preset, values = self._serials[record.b][1], self._published[record.b]
-                if self._adopted:
-                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted)))
+                graph, preset = self._serials[record.b]
+                values, keep = self._published[record.b]
+                if record.b in self._adopted:
+                    now = {**graph.values(), TRIM.id: graph.trim_db}
+                    number = self._adopted[record.b]
+                    self._did(Step(record.when, preset=preset, values=now, graph=number, keep=True, recall=True))
+                elif self._adopted:
+                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted), keep=keep))
                 else:
                     self._past.restart(preset, values)
             for graph, index, value in self._waiting:
                 if graph.serial == record.b:
                     self.engine.set_param(graph, index, value)
-            self._adopted[record.b] = len(self._adopted)
+            self._adopted.setdefault(record.b, len(self._adopted))
             self._waiting = [w for w in self._waiting if w[0].serial > record.b]
-        elif record.kind == events.SWAP_DONE and record.a:
+        elif record.kind == events.SWAP_DONE and record.a and not self.engine.holds(record.a):
             self._forget(record.a)
 
     def _log_change(self, record: Record) -> None:
         name = self.name_of(record)
+        if record.b in self._serials and record.a == len(self._serials[record.b][0].declared):
+            name = TRIM.id
         if name:
             number = self._adopted.get(record.b, 0) if record.b != HOST else 0
             self._did(Step(record.when, name, record.x, graph=number, ramp_samples=int(record.y)))
@@ -787,6 +852,7 @@ def names_of(record: Record) -> dict[str, Any]:
         events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
         events.HEARD: "midi", events.ACTION: "action", events.PANICKED: "panic", events.TAPING: "taping",
         events.TAPE_LOST: "tape_lost", events.DEVICE_GONE: "device_gone", events.DEVICE_BACK: "device_back",
+        events.LOUDNESS: "loudness",
     }.get(record.kind, str(record.kind))  # fmt: skip
     line: dict[str, Any] = {"kind": kind, "position": record.when}
     if record.kind == events.METER:
@@ -798,6 +864,8 @@ def names_of(record: Record) -> dict[str, Any]:
         }
     elif record.kind == events.APPLIED:
         line |= {"param": record.a, "graph": record.b, "value": record.x}
+    elif record.kind == events.LOUDNESS:
+        line |= {"graph": record.b, "in_lufs": round(lufs(record.x), 2), "out_lufs": round(lufs(record.y), 2)}
     elif record.kind == events.HEARD:
         line |= {"bytes": record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)].hex(" "), "port": record.b}
     else:

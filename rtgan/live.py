@@ -294,7 +294,8 @@ def _telemetry(path: Path | None) -> Iterator[Any]:
         yield None
         return
     try:
-        stream: TextIO = path.open("w", encoding="utf-8")
+        # A line at a time: who follows the file sees what is, not what was a second ago.
+        stream: TextIO = path.open("w", encoding="utf-8", buffering=1)
     except OSError as problem:
         raise RtganError(f"the telemetry file {path} cannot be written: {problem.strerror}") from None
     lock = threading.Lock()

@@ -3,6 +3,8 @@
 import { make } from "./control.js";
 import { recolour } from "./now.js";
 import "./play.js";
+import "./compare.js";
+import "./presets.js";
 import { ask, connect, on, set, state } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
@@ -74,9 +76,8 @@ on("lock", ({ on: locked }) => {
 on("lock chain midi", lock);
 
 function lock() {
-  const edits = document.querySelectorAll("#strips input, #save-as *, .edit *, #learn *, .chip.midi, #pick");
+  const edits = document.querySelectorAll("#strips input, .edit *, #learn *, .chip.midi, #pick");
   for (const field of edits) field.disabled = state.lock.on;
-  $("save").disabled = state.lock.on || !state.chain?.own;
 }
 
 // --- messages ---

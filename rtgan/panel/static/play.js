@@ -1,4 +1,4 @@
-// The chain, its presets and its controls.
+// The chain and its controls.
 
 import { control, make, pick, text } from "./control.js";
 import { ask, on, state } from "./state.js";
@@ -57,8 +57,6 @@ on("chain", (chain) => {
   $("name").textContent = chain.name;
   $("name").title = [chain.description, chain.notes].filter(Boolean).join("\n");
   saved = chain.saved;
-  $("save").disabled = !chain.own;
-  $("save").title = chain.own ? "" : "A factory preset stays as it is; save under a name of your own.";
   // What is the same stays, and with it the place of whoever works with the keyboard.
   const strips = JSON.stringify(chain.strips);
   if (strips !== built) $("strips").replaceChildren(...chain.strips.map(strip));
@@ -69,7 +67,6 @@ on("chain", (chain) => {
   shape = now;
   if (!$("volume").firstChild) $("volume").append(control("host.volume_db", chain.host["host.volume_db"]));
   showTargets();
-  showList();
 });
 
 on("values chain", () => {
@@ -78,41 +75,14 @@ on("values chain", () => {
   for (const name of ["bypass", "mute"]) $(name).setAttribute("aria-pressed", state.values[`host.${name}`] >= 0.5);
 });
 
-// --- presets ---
+// --- learning ---
 
-function showList() {
-  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const fits = (p) => words.every((w) => `${p.name} ${p.id} ${p.description} ${p.tags.join(" ")}`.toLowerCase().includes(w));
-  const rows = state.presets.filter(fits).map((p) => {
-    const number = make("span", { className: "number", textContent: p.program === null ? "" : p.program });
-    if (p.program !== null) number.title = `MIDI program ${p.program}${p.bank ? ` of bank ${p.bank}` : ""}`;
-    const tags = make("span", { className: "tags" }, ...[...(p.own ? ["yours"] : []), ...p.tags].map((textContent) => make("span", { className: "chip", textContent })));
-    const words = make("span", { className: "words" }, make("b", { textContent: p.name }), make("span", { className: "small", textContent: p.broken || p.description }));
-    const button = make("button", { disabled: Boolean(p.broken) }, number, words, tags);
-    if (p.id === state.chain?.id) button.setAttribute("aria-current", "true");
-    button.onclick = () => ask("load", { name: p.id });
-    return make("li", {}, button);
-  });
-  $("list").replaceChildren(...rows);
-}
-
-on("presets", showList);
-$("search").oninput = showList;
-$("save").onclick = () => ask("save");
-$("save-as").onsubmit = (event) => {
-  event.preventDefault();
-  const name = $("save-name").value.trim();
-  if (name) ask("save", { name });
-  $("save-name").value = "";
-};
 $("pick").onclick = () => {
   const on = $("pick").getAttribute("aria-pressed") !== "true";
   $("pick").setAttribute("aria-pressed", on);
   pick(on);
   if (!on) ask("learn", { target: "" });
 };
-$("previous").onclick = () => ask("previous");
-$("next").onclick = () => ask("next");
 
 // --- MIDI ---
 
