@@ -33,7 +33,7 @@ ORDER = (
     "preset_text",
     "bindings",
     "presets",
-    "setlist preset_watch preset_schema snapshots",
+    "chain setlist preset_watch preset_schema snapshots",
     "offline",
     "io",
     "recorder",

@@ -16,11 +16,11 @@ from pathlib import Path
 import rtmidi
 
 from rtgan import bindings as maps
-from rtgan import events, setlist, snapshots
+from rtgan import chain, events, setlist, snapshots
 from rtgan.bindings import HOST_TARGETS, Binding
 from rtgan.control.feedback import Feedback
 from rtgan.control.jack import MOST_INPUTS, NO_LIBRARY, JackMidi
-from rtgan.control.mapping import FILE_NAME, FILE_PORT, routes
+from rtgan.control.mapping import FILE_NAME, FILE_PORT, PANEL_NAME, PANEL_PORT, routes
 from rtgan.control.midi import CLOCK, CONTINUE, START, STOP, Message
 from rtgan.control.ports import Polled
 from rtgan.engine import Engine
@@ -159,7 +159,7 @@ class Desk:
         self._open_jack()
         # Two clients of one server would offer every port twice; without its library rtmidi's own copy may work.
         skip = [] if self.failures.get("JACK") == NO_LIBRARY else [rtmidi.API_UNIX_JACK]
-        self._polled = Polled(self._inputs, self._outputs, skip, MOST_INPUTS, FILE_PORT - MOST_INPUTS)
+        self._polled = Polled(self._inputs, self._outputs, skip, MOST_INPUTS, PANEL_PORT - MOST_INPUTS)
         self.failures |= self._polled.failures
         self._scan()
 
@@ -195,7 +195,7 @@ class Desk:
         if self._polled is not None:
             found = self._polled.ports
             names[MOST_INPUTS : MOST_INPUTS + len(found)] = found
-        names[FILE_PORT] = FILE_NAME
+        names[PANEL_PORT], names[FILE_PORT] = PANEL_NAME, FILE_NAME
         return names
 
     def _open_jack(self) -> None:
@@ -213,6 +213,11 @@ class Desk:
             self._jack.close()
             self._jack = None
             self.failures["JACK"] = "the server has gone"
+            changed = True
+        elif self._jack is not None and not self._jack.serves(self.host.engine, self.host.on_jack):
+            # The host plays on other devices by now.
+            self._jack.close()
+            self._open_jack()
             changed = True
         elif self._jack is None and time.monotonic() - self._jack_tried > 5 * _SCAN_S:
             self._open_jack()
@@ -269,6 +274,7 @@ class Desk:
 
     def _prepare(self, engine: Engine, graph: Graph, preset: Preset) -> None:
         """Give a graph its routes: the global map's and the preset's."""
+        self.clock.sample_rate_hz = engine.sample_rate_hz
         found: tuple[Binding, ...] = (*self._global, *preset.midi)
         engine.route(graph, routes(found, engine, graph, self.ports))
         own = {name: graph.declared[index] for name, index in graph.index.items()}
@@ -349,7 +355,7 @@ class Desk:
 
         ``load NAME``, ``next``, ``previous``, ``record`` (value from 0.5 on: begin), ``toggle`` (begin to record, or
         end what is recorded), ``marker``, ``snapshot`` (its number), ``morph`` (0 to 100 per cent of the way to the
-        preset that the present one names), ``panic``.
+        preset that the present one names), ``panic``, ``chain CHANGE POSITION NAME`` (see `rtgan.chain.change`).
         """
         if action:
             self._work.put((action, value))
@@ -411,3 +417,6 @@ class Desk:
             self._scenes.morph(value / 100)
         elif name == "panic":
             host.panic()
+        elif name == "chain":
+            what, position, plugin = rest.split(" ", 2)
+            host.change(lambda preset: chain.change(preset, what, plugin, int(position)))
