@@ -694,6 +694,11 @@ class Host:
         return self._changing or self._gone_at is None or time.monotonic() - self._gone_at < self._wait_s
 
     @property
+    def changing(self) -> bool:
+        """Whether other devices are being opened; which engine plays is not settled before."""
+        return self._changing
+
+    @property
     def device(self) -> str:
         """What is wrong with the device, in one sentence; empty while it plays."""
         return self._device

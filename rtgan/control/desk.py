@@ -214,7 +214,7 @@ class Desk:
             self._jack = None
             self.failures["JACK"] = "the server has gone"
             changed = True
-        elif self._jack is not None and not self._jack.serves(self.host.engine, self.host.on_jack):
+        elif self._jack is not None and not self._served(self._jack):
             # The host plays on other devices by now.
             self._jack.close()
             self._open_jack()
@@ -229,6 +229,9 @@ class Desk:
         if self._polled is not None:
             changed |= self._polled.scan()
         return changed
+
+    def _served(self, jack: JackMidi) -> bool:
+        return self.host.changing or jack.serves(self.host.engine, self.host.on_jack)
 
     def send(self, message: bytes, port: str = "") -> None:
         """Send a message to the outputs whose names contain ``port``. The desk's thread."""

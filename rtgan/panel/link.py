@@ -194,7 +194,7 @@ class Panel:
                     _end(self._process)
             if self._halt.is_set():
                 return
-            if self._engine is not self._host.engine:
+            if self._outlived:
                 # Another rate: what the process knows of the sound is true no more.
                 self._scope = self._show()
                 lives = 0
@@ -231,7 +231,7 @@ class Panel:
         working.start()
         tick = 0
         try:
-            while not self._halt.wait(_TICK_S) and hearing.is_alive() and self._engine is self._host.engine:
+            while not self._halt.wait(_TICK_S) and hearing.is_alive() and not self._outlived:
                 for topic, data in self._told.changes(tick):
                     self._send({"topic": topic, "data": data})
                 tick += 1
@@ -239,6 +239,11 @@ class Panel:
             self._part()
             hearing.join()
             slow.put(None)
+
+    @property
+    def _outlived(self) -> bool:
+        """Whether another engine plays than the one whose sound the process knows."""
+        return self._engine is not self._host.engine and not self._host.changing
 
     def _part(self) -> None:
         link = self._link

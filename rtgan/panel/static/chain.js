@@ -98,16 +98,13 @@ on("lock", ({ on: locked }) => locked && rebuilding(false));
 
 $("add").onclick = () => {
   if (!state.plugins.length) ask("browse");
-  offer();
-  $("plugins").showModal();
-};
-on("plugins", offer);
-
-function offer() {
-  if (!state.chain) return;
   const places = [["0", "at the end"], ...state.chain.strips.map((s, k) => [String(k + 1), `before ${s.plugin}`])];
   $("place").replaceChildren(...places.map(([value, textContent]) => make("option", { value, textContent })));
-  const rows = state.plugins.map((plugin) => {
+  $("plugins").showModal();
+};
+
+on("plugins", (plugins) => {
+  const rows = plugins.map((plugin) => {
     const button = make("button", {}, make("b", { textContent: plugin.name }), make("span", { className: "small", textContent: plugin.description }));
     button.onclick = () => {
       change("add", plugin.id, Number($("place").value));
@@ -115,9 +112,8 @@ function offer() {
     };
     return make("li", {}, button);
   });
-  $("known").replaceChildren(...rows);
-  if (!rows.length) $("known").append(make("li", { className: "small", textContent: "Looking …" }));
-}
+  $("known").replaceChildren(...(rows.length ? rows : [make("li", { className: "small", textContent: "Looking …" })]));
+});
 $("enough").onclick = () => $("plugins").close();
 
 // --- what plays ---
