@@ -350,7 +350,7 @@ class Host:
             return
         self._fade_out()
         if self._gone_at is None:
-            self.stuck = not self._stream.close()
+            self.stuck = not self._stream.close(last=True)
         if self.stuck:
             # PortAudio may still call into this memory: it must not be given back.
             _STUCK.append(self)
