@@ -123,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement; 0: none")
     doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
-    bench.add_argument("what", nargs="?", choices=("kernels", "engine", "generators", "control"), help="default: all")
+    bench.add_argument(
+        "what", nargs="?", choices=("kernels", "engine", "generators", "control", "panel"), help="default: all"
+    )
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
 
     train = commands.add_parser("train", help="train a generator (needs rtgan[torch])")

@@ -165,6 +165,11 @@ class Panel:
         except (OSError, ValueError):
             pass  # somebody else's by now
 
+    @property
+    def process(self) -> int | None:
+        """Number of the panel's process; None before it has been started."""
+        return self._process.pid if self._process is not None else None
+
     def __enter__(self) -> Panel:
         self.start()
         return self
