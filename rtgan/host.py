@@ -521,10 +521,14 @@ class Host:
 
     def catch_up(self, timeout_s: float = 0.2) -> None:
         """Wait until the changes that were asked for so far have been made, and told to whoever listens."""
-        if self._waiting or not self.engine.inbox.empty:
+
+        def behind() -> bool:
+            return bool(self._waiting) or self._graph.serial not in self._adopted
+
+        if behind() or not self.engine.inbox.empty:
             deadline = time.monotonic() + timeout_s
             callbacks = self.engine.counters.callbacks
-            while time.monotonic() < deadline and (self._waiting or self.engine.counters.callbacks < callbacks + 2):
+            while time.monotonic() < deadline and (behind() or self.engine.counters.callbacks < callbacks + 2):
                 time.sleep(0.001)
         self._poll()
 

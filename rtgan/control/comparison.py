@@ -130,6 +130,8 @@ class Comparison:
         Whether the louder side is turned down.
     moving : callable
         Given every sound that is about to be gone to.
+    moved : callable
+        Given the graph, as telemetry counts them, that was made for it, if one was.
     """
 
     def __init__(self, player: Player) -> None:
@@ -138,6 +140,7 @@ class Comparison:
         self.side = 0
         self.matching = True
         self.moving: Callable[[Sound], None] = lambda sound: None
+        self.moved: Callable[[int], None] = lambda serial: None
         self._lock = threading.Lock()
         self._sides[0].serial = player.serial
         self._busy = False
@@ -176,6 +179,7 @@ class Comparison:
                 # However slowly the preset fades in otherwise: who compares must not forget what was before.
                 chosen = replace(wanted.preset, crossfade_ms=None).with_values(wanted.values)
                 self._player.load(chosen, there.trim_db, keep=here is not there)
+                self.moved(self._player.serial)
             if self._player.preset is not wanted.preset:
                 self._player.adopt(wanted.preset)
         finally:

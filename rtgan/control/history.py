@@ -74,7 +74,9 @@ class History:
         self._undone: list[_Edit | _Filed] = []
         self._now = sound_of(host)
         self._newest = host.serial
-        comparison.moving = self._moving
+        # Graphs made to undo something or for the other side; the audio thread may take them late.
+        self._brought: set[int] = set()
+        comparison.moving, comparison.moved = self._moving, self._brought.add
 
     @property
     def state(self) -> dict[str, str]:
@@ -95,6 +97,8 @@ class History:
         elif record.kind == events.SWAP_BEGUN and record.b > self._newest:
             # One that was there before is the other side of a comparison.
             self._newest = record.b
+            if record.b in self._brought:
+                return
             sound = sound_of(self._host)
             with self._lock:
                 before, self._now = self._now, sound
