@@ -141,6 +141,7 @@ class Comparison:
         self._lock = threading.Lock()
         self._sides[0].serial = player.serial
         self._busy = False
+        self._loaded: deque[int] = deque(maxlen=16)
 
     # --- what may be done ---
 
@@ -176,6 +177,7 @@ class Comparison:
                 # However slowly the preset fades in otherwise: who compares must not forget what was before.
                 chosen = replace(wanted.preset, crossfade_ms=None).with_values(wanted.values)
                 self._player.load(chosen, there.trim_db, keep=here is not there)
+                self._loaded.append(self._player.serial)
             if self._player.preset is not wanted.preset:
                 self._player.adopt(wanted.preset)
         finally:
@@ -212,6 +214,10 @@ class Comparison:
         with self._lock:
             self.matching = on
             self._update()
+
+    def brought(self, serial: int) -> bool:
+        """Whether a graph came by `play`, not by somebody who loaded a preset."""
+        return self._busy or serial in self._loaded
 
     def sound(self, which: int) -> Sound:
         """What a side holds."""

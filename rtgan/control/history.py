@@ -90,9 +90,10 @@ class History:
             if name and not name.startswith("host.") and record.b == self._host.serial:
                 with self._lock:
                     self._changed(name, record.x, record.when)
-        elif record.kind == events.SWAP_BEGUN and record.b > self._newest:
-            # One that was there before is the other side of a comparison.
+        elif record.kind == events.SWAP_BEGUN and record.b > self._newest:  # one that was there before is recalled
             self._newest = record.b
+            if self._comparison.brought(record.b):
+                return
             sound = sound_of(self._host)
             with self._lock:
                 before, self._now = self._now, sound

@@ -168,6 +168,7 @@ TOPICS: Mapping[str, str] = {
     "stats": "Load, xruns, latency by part, readings, warnings; ten times a second.",
     "presets": "Every preset there is.",
     "compare": "Which of A and B sounds, what they hold, how far each is turned down.",
+    "morph": "Where the fader between two presets stands, in per cent.",
     "history": "What would be undone, and done again.",
     "midi": "MIDI ports, the map, and what is being learned.",
     "lock": "Whether the performance lock is on.",

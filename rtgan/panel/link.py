@@ -301,6 +301,7 @@ class _Told:
             tell("midi", self._midi())
             tell("compare", self._desk.comparison.state)
             tell("history", self._desk.history.state)
+            tell("morph", {"position": round(self._desk.morph_percent, 1)})
         tell("lock", {"on": self._locked})
         before = self._sent.get("chain")
         tell("chain", self._chain())
