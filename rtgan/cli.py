@@ -60,6 +60,13 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--osc", metavar="[HOST:]PORT", help="listen for OSC on this UDP port (of this machine alone by default)")
     add("--no-panel", action="store_true", help="serve no panel (a page on this machine that shows and turns it all)")
     add("--panel-port", type=int, metavar="PORT", help="serve the panel on this port (default: 8020 or any free one)")
+    add(
+        "--panel-host",
+        metavar="ADDR",
+        help="let other machines reach the panel, with a password: 0.0.0.0 or one address",
+    )
+    add("--panel-password-file", type=Path, metavar="FILE",
+        help="where that password stands (default: $RTGAN_PANEL_PASSWORD, or asked for)")  # fmt: skip
     add("--telemetry", type=Path, metavar="FILE.jsonl", help="write what the audio thread reports")
 
 
@@ -107,14 +114,18 @@ def _parser() -> argparse.ArgumentParser:
 
         ctl.add_arguments(control)
 
-    commands.add_parser("devices", help="list audio devices")
+    devices = commands.add_parser("devices", help="list audio devices")
+    devices.add_argument("--json", action="store_true", help="for other programs")
     listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and move presets"))
     info = commands.add_parser("info", help="show the card of a model or a preset")
     info.add_argument("file", metavar="FILE|NAME")
     doctor = commands.add_parser("doctor", help="check this machine for live audio")
-    doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement")
+    doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement; 0: none")
+    doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
-    bench.add_argument("what", nargs="?", choices=("kernels", "engine", "generators", "control"), help="default: all")
+    bench.add_argument(
+        "what", nargs="?", choices=("kernels", "engine", "generators", "control", "panel"), help="default: all"
+    )
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
 
     train = commands.add_parser("train", help="train a generator (needs rtgan[torch])")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ def devices(args: argparse.Namespace) -> int:
     from rtgan.io import devices as io_devices
 
     found = io_devices.devices()
+    if args.json:
+        print(json.dumps([asdict(device) for device in found]))
+        return 0
     if not found:
         print("no audio devices; `rtgan live` plays a built-in recording instead")
     for device in found:

@@ -34,7 +34,7 @@ ORDER = (
     "preset_text",
     "bindings",
     "presets",
-    "setlist preset_watch preset_schema snapshots",
+    "chain setlist preset_watch preset_schema snapshots",
     "preset_files",
     "offline",
     "io",

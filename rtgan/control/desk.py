@@ -17,13 +17,13 @@ from pathlib import Path
 import rtmidi
 
 from rtgan import bindings as maps
-from rtgan import events, setlist, snapshots
+from rtgan import chain, events, setlist, snapshots
 from rtgan.bindings import HOST_TARGETS, Binding
 from rtgan.control.comparison import Comparison
 from rtgan.control.feedback import Feedback
 from rtgan.control.history import History
 from rtgan.control.jack import MOST_INPUTS, NO_LIBRARY, JackMidi
-from rtgan.control.mapping import FILE_NAME, FILE_PORT, routes
+from rtgan.control.mapping import FILE_NAME, FILE_PORT, PANEL_NAME, PANEL_PORT, routes
 from rtgan.control.midi import CLOCK, CONTINUE, START, STOP, Message
 from rtgan.control.ports import Polled
 from rtgan.engine import Engine
@@ -173,7 +173,7 @@ class Desk:
         self._open_jack()
         # Two clients of one server would offer every port twice; without its library rtmidi's own copy may work.
         skip = [] if self.failures.get("JACK") == NO_LIBRARY else [rtmidi.API_UNIX_JACK]
-        self._polled = Polled(self._inputs, self._outputs, skip, MOST_INPUTS, FILE_PORT - MOST_INPUTS)
+        self._polled = Polled(self._inputs, self._outputs, skip, MOST_INPUTS, PANEL_PORT - MOST_INPUTS)
         self.failures |= self._polled.failures
         self._scan()
 
@@ -209,7 +209,7 @@ class Desk:
         if self._polled is not None:
             found = self._polled.ports
             names[MOST_INPUTS : MOST_INPUTS + len(found)] = found
-        names[FILE_PORT] = FILE_NAME
+        names[PANEL_PORT], names[FILE_PORT] = PANEL_NAME, FILE_NAME
         return names
 
     def _open_jack(self) -> None:
@@ -228,6 +228,11 @@ class Desk:
             self._jack = None
             self.failures["JACK"] = "the server has gone"
             changed = True
+        elif self._jack is not None and not self._served(self._jack):
+            # The host plays on other devices by now.
+            self._jack.close()
+            self._open_jack()
+            changed = True
         elif self._jack is None and time.monotonic() - self._jack_tried > 5 * _SCAN_S:
             self._open_jack()
             changed = self._jack is not None
@@ -238,6 +243,9 @@ class Desk:
         if self._polled is not None:
             changed |= self._polled.scan()
         return changed
+
+    def _served(self, jack: JackMidi) -> bool:
+        return self.host.changing or jack.serves(self.host.engine, self.host.on_jack)
 
     def send(self, message: bytes, port: str = "") -> None:
         """Send a message to the outputs whose names contain ``port``. The desk's thread."""
@@ -283,6 +291,7 @@ class Desk:
 
     def _prepare(self, engine: Engine, graph: Graph, preset: Preset) -> None:
         """Give a graph its routes: the global map's and the preset's."""
+        self.clock.sample_rate_hz = engine.sample_rate_hz
         found: tuple[Binding, ...] = (*self._global, *preset.midi)
         engine.route(graph, routes(found, engine, graph, self.ports))
         own = {name: graph.declared[index] for name, index in graph.index.items()}
@@ -376,8 +385,9 @@ class Desk:
 
         ``load NAME``, ``next``, ``previous``, ``record`` (value from 0.5 on: begin), ``marker``, ``snapshot`` (its
         number), ``morph`` (0 to 100 per cent of the way to the preset that the present one names), ``compare`` (from
-        0.5 on: B), ``copy``, ``match`` (from 0.5 on: at one loudness), ``undo``, ``redo``, ``panic``; ``flip record``,
-        ``flip compare`` and ``flip match`` do the opposite of what is.
+        0.5 on: B), ``copy``, ``match`` (from 0.5 on: at one loudness), ``undo``, ``redo``, ``panic``, ``chain CHANGE
+        POSITION NAME`` (see `rtgan.chain.change`); ``flip record``, ``flip compare`` and ``flip match`` do the opposite
+        of what is.
         """
         if action:
             self._work.put((action, value))
@@ -453,6 +463,9 @@ class Desk:
             self.history.redo()
         elif name == "panic":
             host.panic()
+        elif name == "chain":
+            what, position, plugin = rest.split(" ", 2)
+            host.change(lambda preset: chain.change(preset, what, plugin, int(position)))
         if name in (*_IN_ORDER, "match"):
             for target, is_at in self._compared().items():
                 self._tell(target, is_at)

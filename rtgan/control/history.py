@@ -37,7 +37,9 @@ class _Edit:
     @property
     def what(self) -> str:
         if not self.names:
-            return f"load {self.after.preset.name}"
+            here, there = self.before.preset, self.after.preset
+            same = there.edited and (here.name, here.path) == (there.name, there.path)
+            return f"change the chain of {there.name}" if same else f"load {there.name}"
         return f"change {next(iter(self.names)) if len(self.names) == 1 else f'{len(self.names)} parameters'}"
 
 

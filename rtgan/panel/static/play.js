@@ -1,23 +1,9 @@
-// The chain and its controls.
+// What plays: its snapshots and its fader, and the MIDI map.
 
 import { control, make, pick, text } from "./control.js";
 import { ask, on, state } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
-
-// --- the chain ---
-
-function strip({ label, plugin, description, options, params }) {
-  const [bypass, ...others] = Object.entries(params);
-  const box = make("article", { className: "strip" });
-  const title = make("h2", { textContent: plugin, title: label });
-  const chips = Object.entries(options).map(([option, value]) => make("span", { className: "chip", textContent: value.split("/").at(-1), title: `${option} ${value}` }));
-  box.append(make("div", { className: "head" }, make("div", {}, title, ...chips), control(...bypass)));
-  box.append(make("p", { className: "small", textContent: description }));
-  const [mix, ...own] = others;
-  for (const [name, param] of [...own, mix]) box.append(control(name, param));
-  return box;
-}
 
 let moved = 0;
 
@@ -64,7 +50,6 @@ function moves(chain) {
 }
 
 let shape = "";
-let built = "";
 let saved = {};
 
 on("chain", (chain) => {
@@ -72,10 +57,6 @@ on("chain", (chain) => {
   $("name").textContent = chain.name;
   $("name").title = [chain.description, chain.notes].filter(Boolean).join("\n");
   saved = chain.saved;
-  // What is the same stays, and with it the place of whoever works with the keyboard.
-  const strips = JSON.stringify(chain.strips);
-  if (strips !== built) $("strips").replaceChildren(...chain.strips.map(strip));
-  built = strips;
   // A fader that goes from one chain to another must not be taken out of the hand that moves it.
   const now = JSON.stringify([chain.id, chain.snapshots, chain.morph, chain.own]);
   if (now !== shape) $("moves").replaceChildren(...moves(chain));
@@ -86,7 +67,7 @@ on("chain", (chain) => {
 
 on("values chain", () => {
   const differs = Object.keys(saved).some((name) => name in state.values && Math.abs(state.values[name] - saved[name]) > 1e-9 * Math.abs(saved[name]));
-  $("edited").hidden = !differs;
+  $("edited").hidden = !differs && !state.chain?.edited;
   for (const name of ["bypass", "mute"]) $(name).setAttribute("aria-pressed", state.values[`host.${name}`] >= 0.5);
 });
 

@@ -3,7 +3,7 @@
 const KEY = "rtgan-token";
 const RETRY_MS = 1000;
 
-export const state = { about: {}, chain: null, values: {}, stats: {}, presets: [], midi: null, lock: { on: false }, compare: null, history: null, morph: null };
+export const state = { about: {}, chain: null, values: {}, stats: {}, presets: [], plugins: [], devices: null, midi: null, lock: { on: false }, compare: null, history: null, morph: null };
 const listeners = new Map();
 let socket = null;
 
@@ -103,19 +103,37 @@ export function connect() {
   };
   mine.onclose = async () => {
     if (socket !== mine) return;
-    tell("link", await reason());
-    setTimeout(connect, RETRY_MS);
+    const [topic, why] = await reason();
+    tell(topic, why);
+    // Until a password is given there is nothing to try again.
+    if (topic === "link") setTimeout(connect, RETRY_MS);
   };
 }
 
 async function reason() {
   try {
     const answer = await fetch("/api/about", { headers: { Authorization: `Bearer ${token() || "none"}` } });
-    if (answer.status === 401) return "This address is of another session. Open the one that rtgan live has printed.";
+    if (answer.status === 401 && (await answer.json()).password) return ["password", "This panel asks for its password."];
+    if (answer.status === 401) return ["link", "This address is of another session. Open the one that rtgan live has printed."];
   } catch {
     // The host has gone, or is on its way.
   }
-  return "The host has gone. Waiting for it to come back …";
+  return ["link", "The host has gone. Waiting for it to come back …"];
+}
+
+/** Come in by the password; what speaks against it, or nothing. */
+export async function enter(password) {
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch("/api/login", { method: "POST", headers, body: JSON.stringify({ password }) });
+    const said = await answer.json();
+    if (!answer.ok) return said.error;
+    sessionStorage.setItem(KEY, said.token);
+    connect();
+    return "";
+  } catch {
+    return "The host does not answer.";
+  }
 }
 
 function look() {
