@@ -198,6 +198,7 @@ class Host:
         self.sample_rate_hz = self._rate(rate_hz)
         self._wanted_channels = tuple(in_channels or ()), tuple(out_channels or ())
         self._pre_roll_s = pre_roll_s
+        self._weighing = False
         #: Why there can be no other engine, such as something that plays to the samples of this one; empty if nothing.
         self.pinned = ""
         self._begin(self._settings, bool(record or pre_roll_s))
@@ -256,6 +257,8 @@ class Host:
         self._last_seen = (-1, 0.0)
         if self.prepare is not None:
             self.prepare(self.engine, self._graph, self.preset)
+        if self._weighing:
+            self.engine.weigh()
         self.engine.publish(self._graph)
         self.engine.start_silent()
 
@@ -593,6 +596,7 @@ class Host:
 
     def weigh(self) -> None:
         """From now on report loudness before and behind the chain, ten times a second, in LOUDNESS records."""
+        self._weighing = True
         self.engine.weigh()
 
     def listen(self, function: Callable[[Record], None]) -> None:

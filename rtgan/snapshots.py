@@ -216,6 +216,12 @@ class Scenes:
         self._morph: Morph | None = None
         self._values = _Values(player)
 
+    @property
+    def position(self) -> float:
+        """Where the fader of the preset that plays stands, 0 to 1."""
+        morph = self._morph
+        return morph.position if morph is not None and self._player.preset is self._loaded else 0.0
+
     def snapshot(self, which: int | str) -> None:
         """Recall a snapshot of the preset that plays, by number from 1 or by name; its values ramp there.
 

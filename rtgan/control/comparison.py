@@ -130,8 +130,6 @@ class Comparison:
         Whether the louder side is turned down.
     moving : callable
         Given every sound that is about to be gone to.
-    moved : callable
-        Given the graph, as telemetry counts them, that was made for it, if one was.
     """
 
     def __init__(self, player: Player) -> None:
@@ -140,10 +138,10 @@ class Comparison:
         self.side = 0
         self.matching = True
         self.moving: Callable[[Sound], None] = lambda sound: None
-        self.moved: Callable[[int], None] = lambda serial: None
         self._lock = threading.Lock()
         self._sides[0].serial = player.serial
         self._busy = False
+        self._loaded: deque[int] = deque(maxlen=16)
 
     # --- what may be done ---
 
@@ -179,7 +177,7 @@ class Comparison:
                 # However slowly the preset fades in otherwise: who compares must not forget what was before.
                 chosen = replace(wanted.preset, crossfade_ms=None).with_values(wanted.values)
                 self._player.load(chosen, there.trim_db, keep=here is not there)
-                self.moved(self._player.serial)
+                self._loaded.append(self._player.serial)
             if self._player.preset is not wanted.preset:
                 self._player.adopt(wanted.preset)
         finally:
@@ -216,6 +214,10 @@ class Comparison:
         with self._lock:
             self.matching = on
             self._update()
+
+    def brought(self, serial: int) -> bool:
+        """Whether a graph came by `play`, not by somebody who loaded a preset."""
+        return self._busy or serial in self._loaded
 
     def sound(self, which: int) -> Sound:
         """What a side holds."""

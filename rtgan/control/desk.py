@@ -300,6 +300,11 @@ class Desk:
         self._feedback.refresh({**graph.values(), **host_values, **self._compared()})
 
     @property
+    def morph_percent(self) -> float:
+        """Where the fader between two presets stands, 0 to 100."""
+        return 100 * self._scenes.position
+
+    @property
     def global_map(self) -> tuple[Binding, ...]:
         """The bindings that hold whatever preset plays."""
         return self._global

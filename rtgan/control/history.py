@@ -74,9 +74,7 @@ class History:
         self._undone: list[_Edit | _Filed] = []
         self._now = sound_of(host)
         self._newest = host.serial
-        # Graphs made to undo something or for the other side; the audio thread may take them late.
-        self._brought: set[int] = set()
-        comparison.moving, comparison.moved = self._moving, self._brought.add
+        comparison.moving = self._moving
 
     @property
     def state(self) -> dict[str, str]:
@@ -94,10 +92,9 @@ class History:
             if name and not name.startswith("host.") and record.b == self._host.serial:
                 with self._lock:
                     self._changed(name, record.x, record.when)
-        elif record.kind == events.SWAP_BEGUN and record.b > self._newest:
-            # One that was there before is the other side of a comparison.
+        elif record.kind == events.SWAP_BEGUN and record.b > self._newest:  # one that was there before is recalled
             self._newest = record.b
-            if record.b in self._brought:
+            if self._comparison.brought(record.b):
                 return
             sound = sound_of(self._host)
             with self._lock:

@@ -209,6 +209,7 @@ TOPICS: Mapping[str, str] = {
     "plugins": "Plugins that can be added to the chain; `browse` brings it up to date.",
     "presets": "Every preset there is.",
     "compare": "Which of A and B sounds, what they hold, how far each is turned down.",
+    "morph": "Where the fader between two presets stands, in per cent.",
     "history": "What would be undone, and done again.",
     "devices": "What can be played on, and what is; `look` brings it up to date.",
     "doctor": "What `examine` found.",

@@ -427,6 +427,7 @@ class _Told:
             tell("midi", self._midi())
             tell("compare", self._desk.comparison.state)
             tell("history", self._desk.history.state)
+            tell("morph", {"position": round(self._desk.morph_percent, 1)})
             tell("devices", self._devices())
             tell("doctor", self._plugboard.findings)
         tell("lock", {"on": self._locked})

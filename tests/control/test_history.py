@@ -107,6 +107,22 @@ def test_a_preset_that_was_loaded_over_edits_can_be_taken_back(rig: Rig) -> None
     assert (rig.host.preset.name, rig.host.values["gain.gain_db"]) == ("Other", 7)
 
 
+def test_a_hand_that_undoes_faster_than_the_host_takes_it_loses_nothing(rig: Rig) -> None:
+    rig.set("gain.gain_db", -1)
+    rig.host.load(OTHER)
+    rig.run()
+    # The chain that comes back has not been taken when the next one is asked for.
+    rig.history.undo()
+    rig.history.undo()
+    assert rig.history.state == {"undo": "", "redo": "change gain.gain_db"}
+    rig.run()
+    assert rig.now == (50, -14) and rig.history.state["redo"] == "change gain.gain_db"
+    rig.history.redo()
+    rig.history.redo()
+    rig.run()
+    assert (rig.host.preset.name, rig.host.values["gain.gain_db"]) == ("Other", 3)
+
+
 def test_an_edit_is_undone_on_the_side_that_it_was_made_on(rig: Rig) -> None:
     rig.set("gain.gain_db", -1)
     rig.compare.play(1)

@@ -169,6 +169,8 @@ def test_presets_are_renamed_deleted_and_brought_back(stage: Stage, open_page: C
 def test_a_and_b_are_compared_and_keep_their_edits(stage: Stage, open_page: Callable[..., Page]) -> None:
     page, other = open_page(), open_page()
     page.click("#tab-play")
+    stage.do("morph", position=40)
+    shown(page, ".morph input").to_have_value("40")
     page.click("#side-b")
     shown(other, "#side-b[aria-pressed=true]").to_be_visible()
     field = page.locator("[data-name='denoise.amount_db'] .value")

@@ -5,6 +5,19 @@ import { ask, on, state } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 
+let moved = 0;
+
+on("morph", () => {
+  const range = $("moves").querySelector(".morph input");
+  // A hand that moves it knows better.
+  if (range && performance.now() - moved > 1000) place(range);
+});
+
+function place(range) {
+  range.value = state.morph?.position ?? 0;
+  range.style.setProperty("--at", range.value / 100);
+}
+
 function moves(chain) {
   const found = chain.snapshots.map((name, k) => {
     const button = make("button", { textContent: name, title: `Snapshot ${k + 1}` });
@@ -23,8 +36,10 @@ function moves(chain) {
   }
   if (chain.morph) {
     const range = make("input", { type: "range", min: 0, max: 100, step: 0.5, value: 0, ariaLabel: `Morph to ${chain.morph}` });
+    place(range);
     let next = null;
     range.oninput = () => {
+      moved = performance.now();
       range.style.setProperty("--at", range.value / 100);
       if (next === null) requestAnimationFrame(() => (ask("morph", { position: next }), (next = null)));
       next = Number(range.value);

@@ -3,7 +3,7 @@
 const KEY = "rtgan-token";
 const RETRY_MS = 1000;
 
-export const state = { about: {}, chain: null, values: {}, stats: {}, presets: [], plugins: [], devices: null, midi: null, lock: { on: false }, compare: null, history: null };
+export const state = { about: {}, chain: null, values: {}, stats: {}, presets: [], plugins: [], devices: null, midi: null, lock: { on: false }, compare: null, history: null, morph: null };
 const listeners = new Map();
 let socket = null;
 
