@@ -88,9 +88,12 @@ class Plugboard:
         host = self._host
 
         def find() -> Ends:
-            known = _anew()
-            chosen_in = _pick(input or _name(host.input), "input", known)
-            chosen_out = _pick(output or _name(host.output), "output", known)
+            wanted = (input or _name(host.input), output or _name(host.output))
+            # On a server every look is a client that leaves and one that comes: only where somebody new is meant.
+            known = io_devices.devices()
+            if not set(wanted) <= {device.full_name for device in known}:
+                known = _anew()
+            chosen_in, chosen_out = _pick(wanted[0], "input", known), _pick(wanted[1], "output", known)
             if self._mic is not None and self._mic.owns(chosen_in):
                 raise RtganError(f"the virtual microphone '{self._mic.name}' cannot be its own input")
             return Ends(chosen_in, chosen_out, rate_hz or host.sample_rate_hz, host.block if block < 0 else block)
