@@ -74,7 +74,7 @@ class Plugboard:
         self.known = [Device(**fields) for fields in _ask("devices", "--json", timeout_s=_LOOK_S)]
 
     def examine(self) -> None:
-        """Let ``rtgan doctor`` look at this machine, but for what would disturb the sound."""
+        """Let ``rtgan doctor`` look at this machine; its measurement of time, which plays itself, is left out."""
         self.findings = _ask("doctor", "--json", "--seconds", "0", timeout_s=_EXAMINE_S)
 
     def open(self, input: str = "", output: str = "", rate_hz: int = 0, block: int = -1) -> None:

@@ -159,7 +159,7 @@ def test_notes_are_played_and_none_is_left_hanging(stage: Stage, open_page: Call
 @pytest.fixture
 def outside(jack: Callable[..., Jack], tmp_path: Path) -> Iterator[Stage]:
     """A panel that other machines reach."""
-    server = jack(512, wait=True)
+    server = jack(512)
     server.env["RTGAN_PANEL_PASSWORD"] = "correct horse"
     with playing(server, tmp_path, "--panel-host", "0.0.0.0") as found:
         yield found
