@@ -392,7 +392,7 @@ class Host:
         Parameters
         ----------
         find : callable
-            Says what to play on. Called while no device is open, so that it may look for them anew.
+            Says what to play on. Called while no device is open, so that it may look for them anew where it must.
         abandon : callable
             Called where that could not be played on, before the devices there were are opened again.
 
@@ -864,11 +864,11 @@ class Host:
 
     def _lose(self, stream: Stream, why: str) -> None:
         self._gone_at = self._tried_at = time.monotonic()
+        self._device = why
         self._slips += stream.slips
         self.stuck = not stream.close()
         if self.stuck:
             _STUCK.append(self)
-        self._device = why
         self._tell(Record(events.DEVICE_GONE, self.engine.counters.position_samples))
 
     def _resume(self) -> None:

@@ -74,7 +74,7 @@ class Plugboard:
         self.known = [Device(**fields) for fields in _ask("devices", "--json", timeout_s=_LOOK_S)]
 
     def examine(self) -> None:
-        """Let ``rtgan doctor`` look at this machine, but for what would disturb the sound."""
+        """Let ``rtgan doctor`` look at this machine; its measurement of time, which plays itself, is left out."""
         self.findings = _ask("doctor", "--json", "--seconds", "0", timeout_s=_EXAMINE_S)
 
     def open(self, input: str = "", output: str = "", rate_hz: int = 0, block: int = -1) -> None:
@@ -88,9 +88,12 @@ class Plugboard:
         host = self._host
 
         def find() -> Ends:
-            known = _anew()
-            chosen_in = _pick(input or _name(host.input), "input", known)
-            chosen_out = _pick(output or _name(host.output), "output", known)
+            wanted = (input or _name(host.input), output or _name(host.output))
+            # On a server every look is a client that leaves and one that comes: only where somebody new is meant.
+            known = io_devices.devices()
+            if not set(wanted) <= {device.full_name for device in known}:
+                known = _anew()
+            chosen_in, chosen_out = _pick(wanted[0], "input", known), _pick(wanted[1], "output", known)
             if self._mic is not None and self._mic.owns(chosen_in):
                 raise RtganError(f"the virtual microphone '{self._mic.name}' cannot be its own input")
             return Ends(chosen_in, chosen_out, rate_hz or host.sample_rate_hz, host.block if block < 0 else block)

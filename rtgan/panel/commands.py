@@ -176,7 +176,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "browse": Command("See which plugins can be added to the chain.", slow=True),
     "look": Command("See what devices there are now.", slow=True),
-    "examine": Command("Let `rtgan doctor` look at this machine, but for what would disturb the sound.", slow=True),
+    "examine": Command("Let `rtgan doctor` look at this machine, its measurement of time left out.", slow=True),
     "devices": Command(
         "Fade out, play on other devices, fade in; where they refuse, the present ones go on.",
         {"input": Argument(("string",), "As the topic `devices` names it; empty for the present one.", default=""),

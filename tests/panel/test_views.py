@@ -68,6 +68,8 @@ def test_the_chain_is_edited_by_mouse_and_keyboard(stage: Stage, open_page: Call
     shown(page, "#add").to_be_hidden()
 
 
+# Clients come and go: a server that waits for everybody waits for those that are leaving too.
+@pytest.mark.parametrize("stage", [False], indirect=True)
 def test_other_devices_are_chosen_live(stage: Stage, open_page: Callable[..., Page]) -> None:
     page, other = open_page(), open_page()
     page.click("#tab-devices")
@@ -157,7 +159,7 @@ def test_notes_are_played_and_none_is_left_hanging(stage: Stage, open_page: Call
 @pytest.fixture
 def outside(jack: Callable[..., Jack], tmp_path: Path) -> Iterator[Stage]:
     """A panel that other machines reach."""
-    server = jack(512, wait=True)
+    server = jack(512)
     server.env["RTGAN_PANEL_PASSWORD"] = "correct horse"
     with playing(server, tmp_path, "--panel-host", "0.0.0.0") as found:
         yield found

@@ -22,10 +22,13 @@ function strip({ label, plugin, description, options, params, card }) {
 function cardOf(card) {
   const [[name, description], ...facts] = card;
   const rows = facts.flatMap(([what, said], k) => {
-    const term = make("dt", { textContent: k && facts[k - 1][0] === what ? "" : what });
-    return [...(term.textContent ? [term] : []), make("dd", { textContent: said })];
+    const term = k && facts[k - 1][0] === what ? [] : [make("dt", { textContent: what.replaceAll("_", " ") })];
+    return [...term, make("dd", { textContent: said })];
   });
-  return make("details", { className: "card" }, make("summary", { textContent: `Model ${name}` }), make("p", { textContent: description }), make("dl", {}, ...rows));
+  const inside = make("div", { className: "facts", tabIndex: 0 }, make("p", { textContent: description }), make("dl", {}, ...rows));
+  inside.setAttribute("role", "region");
+  inside.setAttribute("aria-label", `Card of the model ${name}`);
+  return make("details", { className: "card" }, make("summary", { textContent: `Model ${name}` }), inside);
 }
 
 // --- moving and removing ---

@@ -49,17 +49,17 @@ function build() {
     return key;
   });
   $("piano").replaceChildren(...keys);
-  $("piano").style.gridTemplateColumns = `repeat(${column(lowest + count) - 1}, 1fr)`;
+  $("piano").style.gridTemplateColumns = `repeat(${3 * whites(lowest + count)}, 1fr)`;
   $("range").textContent = `${name(lowest)} to ${name(lowest + count - 1)}`;
   $("lower").disabled = lowest <= 0;
   $("higher").disabled = lowest + count > 115;
 }
 
+/** White keys below a note. */
+const whites = (note) => Array.from({ length: note - lowest }, (_, k) => (lowest + k) % 12).filter((n) => !BLACK.includes(n)).length;
+
 /** Where a key begins: a white one is three columns wide, a black one lies over the border of two. */
-function column(note) {
-  const whites = (to) => Array.from({ length: to - lowest }, (_, k) => (lowest + k) % 12).filter((n) => !BLACK.includes(n)).length;
-  return BLACK.includes(note % 12) ? 3 * whites(note) : 3 * whites(note) + 1;
-}
+const column = (note) => 3 * whites(note) + (BLACK.includes(note % 12) ? 0 : 1);
 
 function under(event) {
   const key = document.elementFromPoint(event.clientX, event.clientY)?.closest("#piano button");
@@ -117,6 +117,8 @@ const shift = (by) => {
   lowest = Math.min(96, Math.max(0, lowest + by));
   build();
 };
+$("velocity").oninput = () => $("velocity").style.setProperty("--at", (velocity() - 1) / 126);
+$("velocity").oninput();
 $("lower").onclick = () => shift(-12);
 $("higher").onclick = () => shift(12);
 
