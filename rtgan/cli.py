@@ -50,6 +50,7 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a recording begun by a control holds of the time before (default: 10)")  # fmt: skip
     add("--wait-device", type=float, default=math.inf, metavar="S",
         help="end when a device has been gone for so long (default: wait for it)")  # fmt: skip
+    add("--no-shed", action="store_true", help="leave nothing out, even when the machine cannot keep up")
     add("--seconds", type=float, metavar="S", help="stop after this long")
     add("--midi-in", action="append", default=[], metavar="NAME", help="MIDI input, by part of its name; repeatable")
     add("--midi-out", action="append", default=[], metavar="NAME", help="MIDI output for lights and motor faders")

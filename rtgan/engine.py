@@ -21,6 +21,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from rtgan import events, switchboard
+from rtgan.errors import UsageError
 from rtgan.events import (
     Record,
     Ring,
@@ -39,10 +40,18 @@ from rtgan.graph import (
     G_SERIAL,
     G_SETTLE,
     Graph,
+    graph_above,
+    graph_below,
+    graph_burden,
     graph_bypass,
+    graph_cost,
+    graph_needs,
+    graph_relief,
     graph_reset,
     graph_run,
     graph_set,
+    graph_step,
+    now,
 )
 from rtgan.kernels import levels, rings
 from rtgan.kernels.channels import deinterleave, interleave
@@ -103,11 +112,12 @@ from rtgan.switchboard import (
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
     E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING,
-) = range(54)  # fmt: skip
+    E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED,
+) = range(61)  # fmt: skip
 # Float words, behind the integer ones.
-F_CEILING, F_RELEASE = range(56, 58)
-E_MAILBOX, E_PANIC, E_READING = 64, 65, 66  # a cache line of their own: both threads write it
-_WORDS = 80
+F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
+E_MAILBOX, E_PANIC, E_READING = 96, 97, 98  # a cache line of their own: both threads write it
+_WORDS = 112
 
 #: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
 HOST_PARAMS = ParamSet(
@@ -129,6 +139,23 @@ _NEVER = 1 << 62
 _CLOCK_WAIT_S = 1.0
 #: A frame of JACK's clock that lies further from now than this is not believed.
 _FAR = 1 << 22
+
+#: A callback that takes a larger part of its time is late; so many in a row, and a node steps down. One is forgiven in
+#: so many seconds, so that a machine that stalls now and then loses nothing by it.
+_LATE, _MOST_LATE, _FORGIVE_S = 0.85, 3.0, 0.1
+#: A device that lost a block was late by our fault only where we took so large a part of the time.
+_OUR_PART = 0.25
+#: The load that is left with a node that steps up, and the time over which load is averaged.
+_CALM_LOAD, _LOAD_S = 0.7, 0.3
+#: A node that costs less than this is worth nothing to be left out.
+_LEAST_LOAD = 0.02
+#: Seconds without a late callback before a node steps up: the first, twice as long each time it did not last so long
+#: beyond twice the wait, up to the longest, after which it is tried whatever it costs.
+_WAIT_S, _TRUST_S, _LONGEST_S = 1.0, 10.0, 64.0
+#: The time in which a node is faded out.
+_FADE_S = Graph.FADE_MS / 1000
+#: Seconds in which a stream that begins is not judged.
+_BEGIN_S = 0.25
 
 _METER_EVERY = 1024
 #: Largest input magnitude, as the bits of a float32: 100, which is 40 dB above full scale.
@@ -207,7 +234,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
                 samples[i] = 0.0
         return
     if e[E_NEXT] == 0:
-        graph_run(e[E_ACTIVE], io, n, telemetry, position)
+        graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS])
         return
     other = e[E_NEXT_WORK]
     for c in range(channels):
@@ -215,8 +242,8 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
         b = f32p(other + 4 * c * block)
         for i in range(n):
             b[i] = a[i]
-    graph_run(e[E_ACTIVE], io, n, telemetry, position)
-    graph_run(e[E_NEXT], other, n, telemetry, position)
+    graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS])
+    graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS])
     # The new graph is heard only once it has seen its latency and settling time of input. Graphs of the same
     # delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
     begin = i64p(e[E_NEXT])[G_LATENCY] + i64p(e[E_NEXT])[G_SETTLE]
@@ -265,6 +292,78 @@ def _set(engine: Any, serial: Any, index: Any, value: Any, samples: Any) -> None
     if done:
         length = np.float64(samples)
         ring_push(e[E_TELEMETRY], events.APPLIED, e[E_POSITION], index, serial, value, length, 0.0, 0.0)
+
+
+@inline
+def _step(engine: Any, serial: Any, index: Any, level: Any) -> None:
+    """Let a node of a graph do all it can, do with less, or leave it out; and report it."""
+    e = i64p(engine)
+    done = 0
+    if e[E_ACTIVE] != 0 and i64p(e[E_ACTIVE])[G_SERIAL] == serial:
+        done = graph_step(e[E_ACTIVE], index, level)
+    if e[E_NEXT] != 0 and i64p(e[E_NEXT])[G_SERIAL] == serial:
+        done = graph_step(e[E_NEXT], index, level)
+    if done:
+        load = f64p(engine)[F_LOAD]
+        to = np.float64(level)
+        ring_push(e[E_TELEMETRY], events.STEPPED, e[E_POSITION], index, serial, to, load, 0.0, 0.0)
+
+
+@inline
+def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
+    """Step down before sound breaks, and up again when there is time for it."""
+    e = i64p(engine)
+    f = f64p(engine)
+    budget = f[F_BUDGET]
+    if budget <= 0.0 or e[E_ACTIVE] == 0 or frames <= 0:
+        return
+    rate = 1.0 / f[F_SECONDS]
+    seconds = frames * f[F_SECONDS]
+    load = spent / (frames * budget)
+    share = smaller(1.0, seconds / _LOAD_S)
+    # One stall says little about the load, however long it was.
+    f[F_LOAD] += share * (smaller(load, 2.0) - f[F_LOAD])
+    graph_cost(e[E_ACTIVE], frames, share)
+    late = load > _LATE or (flags & 15 != 0 and f[F_LOAD] > _OUR_PART)
+    if late:
+        e[E_LATE_CALLBACKS] += 1
+        e[E_CALM] = 0
+    else:
+        e[E_CALM] += frames
+    if e[E_PAUSE] > 0:
+        e[E_PAUSE] -= frames
+        return
+    if not late:
+        f[F_LATE] = larger(0.0, f[F_LATE] - seconds / _FORGIVE_S)
+        if e[E_NEXT] == 0 and e[E_CALM] >= e[E_WAIT]:
+            graph = e[E_ACTIVE]
+            node = graph_relief(graph)
+            if node >= 0:
+                fits = f[F_LOAD] + graph_needs(graph, node) / budget <= _CALM_LOAD
+                if fits or e[E_CALM] >= np.int64(_LONGEST_S * rate):
+                    e[E_CALM] = 0
+                    e[E_RETURNED] = e[E_POSITION]
+                    _step(engine, i64p(graph)[G_SERIAL], node, graph_above(graph, node))
+        return
+    f[F_LATE] += 1.0
+    if f[F_LATE] < _MOST_LATE:
+        return
+    f[F_LATE] = 0.0
+    graph = e[E_ACTIVE]
+    node = graph_burden(graph, _LEAST_LOAD * budget)
+    if node < 0 and e[E_NEXT] != 0:
+        graph = e[E_NEXT]
+        node = graph_burden(graph, 0.0)
+    if node < 0:
+        return
+    e[E_STEPS_DOWN] += 1
+    # The fade is still to be paid for.
+    e[E_PAUSE] = np.int64(_FADE_S * rate) + 2 * frames
+    if e[E_POSITION] - e[E_RETURNED] < np.int64(_TRUST_S * rate) + 2 * e[E_WAIT]:
+        e[E_WAIT] = smaller(2 * e[E_WAIT], np.int64(_LONGEST_S * rate))
+    else:
+        e[E_WAIT] = np.int64(_WAIT_S * rate)
+    _step(engine, i64p(graph)[G_SERIAL], node, graph_below(graph, node))
 
 
 @inline
@@ -455,6 +554,8 @@ def _apply(engine: Any, record: Any) -> None:
         _set(engine, words[3], words[2], floats[4], np.int64(floats[5]))
     elif kind == events.MIDI:
         _midi(engine, words[2], words[3])
+    elif kind == events.STEP:
+        _step(engine, words[3], words[2], np.int64(floats[4]))
     elif kind == events.PANIC:
         e[E_PANIC_ASKED] = 1
     elif kind == events.FADE_OUT:
@@ -588,8 +689,8 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
 def callback(source: Any, target: Any, frames: Any, time_info: Any, flags: Any, engine: Any) -> int:
     """[audio] ``PaStreamCallback``; ``engine`` is the address of an engine's words."""
     control = flush_denormals()
-    begin = ticks()
     e = i64p(engine)
+    begin = now(e[E_TICKS])
     if flags & 5:
         e[E_UNDERFLOWS] += 1
     if flags & 10:
@@ -606,7 +707,8 @@ def callback(source: Any, target: Any, frames: Any, time_info: Any, flags: Any, 
             chunk_target = target + 4 * done * e[E_DEVICE_OUT]
         _chunk(engine, chunk_source, chunk_target, n)
         done += n
-    spent = ticks() - begin
+    spent = now(e[E_TICKS]) - begin
+    _mind_load(engine, frames, flags, spent)
     if e[E_TRACE] != 0:
         i64p(e[E_TRACE])[e[E_CALLBACKS] & e[E_TRACE_MASK]] = spent
     e[E_BUSY] += spent
@@ -668,6 +770,8 @@ class Counters:
     tape_dropped_frames: int
     events_dropped: int
     events_late: int
+    callbacks_late: int
+    steps_down: int
 
     @property
     def xruns(self) -> int:
@@ -775,6 +879,9 @@ class Engine:
         words[E_LIMITER] = address_of(self._limiter)
         self._floats[F_CEILING] = _CEILING
         self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)
+        self._floats[F_SECONDS] = 1 / sample_rate_hz
+        words[E_WAIT] = round(_WAIT_S * sample_rate_hz)
+        words[E_RETURNED] = -_NEVER
         words[E_TAPE_MAP] = address_of(tape_map)
         words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, 2 * channels))
         self._scope: rings.Ring | None = None
@@ -829,6 +936,31 @@ class Engine:
     def midi(self, message: bytes, when: int = events.NOW, port: int = 0) -> bool:
         """Send a MIDI message of one to three bytes through the routes; False if the inbox is full."""
         return self.send(Record(events.MIDI, when, int.from_bytes(message, "little"), port))
+
+    def mind_load(self, ticks_per_second: float, clock: int = 0) -> None:
+        """Let nodes step down from now on while callbacks take longer than they may. While no stream runs.
+
+        Parameters
+        ----------
+        ticks_per_second : float
+            Of the processor's counter; 0 to let everything play whatever it takes, as at the start.
+        clock : int
+            Address of an int64 in the place of the processor's counter.
+        """
+        self._words[E_TICKS] = clock
+        self._words[E_PAUSE] = round(_BEGIN_S * self.sample_rate_hz)
+        self._floats[F_BUDGET] = ticks_per_second / self.sample_rate_hz
+        self._floats[F_LATE] = 0.0
+
+    def step(self, graph: Graph, label: str, level: int) -> bool:
+        """Let a plugin do all it can (`rtgan.events.FULL`), with less (``LEAN``) or leave it out (``OUT``).
+
+        False if the inbox is full; `UsageError` if the chain has no such plugin.
+        """
+        labels = [item.label for item in graph.chain]
+        if label not in labels:
+            raise UsageError(f"there is no '{label}' in this chain; it holds: {', '.join(labels) or 'nothing'}")
+        return self.send(Record(events.STEP, events.NOW, labels.index(label), graph.serial, level))
 
     def panic(self) -> None:
         """Silence, everything back to zero, sound comes back; needs no room in the inbox. Any thread."""
@@ -947,6 +1079,8 @@ class Engine:
             tape_dropped_frames=self.tape.overruns if self.tape else 0,
             events_dropped=self.inbox.dropped + self.native.dropped,
             events_late=int(w[E_LATE]),
+            callbacks_late=int(w[E_LATE_CALLBACKS]),
+            steps_down=int(w[E_STEPS_DOWN]),
         )
 
     def forget_worst(self) -> None:

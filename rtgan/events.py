@@ -27,6 +27,7 @@ FADE_IN = 3  #: inbox: come back
 RESET = 4  #: inbox: every node back to zero state
 MIDI = 5  #: inbox and native ring: a = the bytes of a message, first lowest; b = port
 PANIC = 6  #: inbox: silence, every node back to zero, what is held let go; then sound comes back
+STEP = 7  #: inbox: a = node index, b = graph serial, x = how much it may do: `FULL`, `LEAN` or `OUT`
 
 APPLIED = 16  #: telemetry: a parameter change took effect; a, b, x, y as in SET_PARAM
 METER = 17  #: telemetry: x = in peak, y = out peak, z = in mean square, w = out mean square; a = samples
@@ -42,6 +43,11 @@ TAPING = 26  #: telemetry: the tape runs from here on
 TAPE_LOST = 27  #: telemetry: a = frames that found no room on the tape, b = how many before them did
 DEVICE_GONE = 28  #: from the host: the device calls no more
 DEVICE_BACK = 29  #: from the host: it does again, or another one of its name
+
+STEPPED = 30  #: telemetry: a, b, x as in STEP; y = load at that time. Who comes back is heard from RECOVERED on
+
+#: What a node may do: all it can; with less; nothing, while its input passes.
+FULL, LEAN, OUT = 0, 1, 2
 
 #: "As soon as possible" as an event time.
 NOW = -1

@@ -73,6 +73,10 @@ class Stats:
         What was asked for and could not be done, such as a preset that is broken; the sound goes on.
     device : str
         What is wrong with the device, such as that it has gone; empty while it plays.
+    late : int
+        Callbacks that took too large a part of their time.
+    shed : dict of str to str
+        What is spared while the machine cannot keep up, by plugin: it is ``reduced`` or left ``out``.
     """
 
     seconds: float = 0.0
@@ -91,6 +95,19 @@ class Stats:
     readings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     device: str = ""
+    late: int = 0
+    shed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def overload(self) -> str:
+        """What the machine leaves undone because it cannot keep up, as one sentence; empty while it keeps up."""
+        return _overload(self.shed)
+
+
+def _overload(shed: Mapping[str, str]) -> str:
+    words = {"out": "is left out", "reduced": "does with less"}
+    told = ", ".join(f"{label} {words[how]}" for label, how in shed.items())
+    return f"this machine cannot keep up: {told} for now" if told else ""
 
 
 def _db(power: float) -> float:
@@ -120,6 +137,8 @@ class Host:
         How much of what was heard before it a recording that begins while playing holds, 0 to 60.
     wait_s : float
         How long to wait for a device that has gone, from 0.
+    shed : bool
+        Let plugins step down while callbacks take longer than they may, in the order that the preset gives.
     source : ndarray, optional
         (channels, samples) to play through a built-in clocked device instead of a sound card.
     on_record : callable, optional
@@ -154,6 +173,7 @@ class Host:
         record: Path | str | None = None,
         pre_roll_s: float = 0.0,
         wait_s: float = math.inf,
+        shed: bool = True,
         source: NDArray[np.float32] | None = None,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
@@ -214,6 +234,7 @@ class Host:
         self._warnings: tuple[str, ...] = ()
         self._last_seen = (-1, 0.0)
         self._wait_s = wait_s
+        self._shed = shed
         self._device = ""
         self._gone_at: float | None = None
         self._tried_at = 0.0
@@ -284,6 +305,7 @@ class Host:
                 self._recorder.begin(0, self._past)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
             self._thread.start()
+            self._mind_load()
             self._stream.start()
             self._started = True
         except BaseException:
@@ -303,6 +325,10 @@ class Host:
             engine.callback_address,
             engine.address,
         )
+
+    def _mind_load(self) -> None:
+        if self._shed:
+            self.engine.mind_load(self._ticks.per_second())
 
     def stop(self) -> None:
         """Fade out, give the devices back, finish the recording."""
@@ -563,6 +589,11 @@ class Host:
         return self._device
 
     @property
+    def overload(self) -> str:
+        """See `Stats.overload`."""
+        return _overload(self._graph.shed)
+
+    @property
     def source_ended(self) -> bool:
         """Whether a built-in clocked device has played all it was given."""
         return isinstance(self._stream, ClockedStream) and self._stream.finished.is_set()
@@ -621,6 +652,8 @@ class Host:
             readings=self._graph.readings,
             warnings=self._warnings,
             device=self._device,
+            late=counters.callbacks_late,
+            shed=self._graph.shed,
         )
 
     def latency_ms(self) -> dict[str, float | None]:
@@ -685,6 +718,7 @@ class Host:
         try:
             stream = self._open(inputs[0], outputs[0])
             engine.start_silent()
+            self._mind_load()
             try:
                 stream.start()
             except RtganError:
@@ -749,6 +783,8 @@ class Host:
         elif record.kind == events.HEARD:
             data = record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)]
             self._did(Message(record.when, data, record.b))
+        elif record.kind == events.STEPPED:
+            self._log_level(record)
         elif record.kind == events.PANICKED:
             self._did(Step(record.when, panic=True))
         elif record.kind == events.SWAP_BEGUN:
@@ -772,6 +808,12 @@ class Host:
             number = self._adopted.get(record.b, 0) if record.b != HOST else 0
             self._did(Step(record.when, name, record.x, graph=number, ramp_samples=int(record.y)))
 
+    def _log_level(self, record: Record) -> None:
+        known = self._serials.get(record.b)
+        if known is not None:
+            label = known[0].chain[record.a].label
+            self._did(Step(record.when, label, graph=self._adopted.get(record.b, 0), level=int(record.x)))
+
 
 def length_of(status: int) -> int:
     """Bytes of the MIDI message that begins with a status."""
@@ -787,6 +829,7 @@ def names_of(record: Record) -> dict[str, Any]:
         events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
         events.HEARD: "midi", events.ACTION: "action", events.PANICKED: "panic", events.TAPING: "taping",
         events.TAPE_LOST: "tape_lost", events.DEVICE_GONE: "device_gone", events.DEVICE_BACK: "device_back",
+        events.STEPPED: "stepped",
     }.get(record.kind, str(record.kind))  # fmt: skip
     line: dict[str, Any] = {"kind": kind, "position": record.when}
     if record.kind == events.METER:
@@ -802,4 +845,6 @@ def names_of(record: Record) -> dict[str, Any]:
         line |= {"bytes": record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)].hex(" "), "port": record.b}
     else:
         line |= {"node": record.a, "graph": record.b}
+        if record.kind == events.STEPPED:
+            line |= {"level": ("full", "lean", "out")[int(record.x)], "load": round(record.y, 3)}
     return line

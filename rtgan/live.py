@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         "record": args.record,
         "pre_roll_s": args.pre_roll,
         "wait_s": args.wait_device,
+        "shed": not args.no_shed,
     }
     with ExitStack() as stack:
         write = stack.enter_context(_telemetry(args.telemetry))
@@ -163,7 +164,7 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
     every = _STATUS_S if terminal else _PLAIN_STATUS_S
     shown = begin
     told: set[str] = set()
-    device = ""
+    device = overload = ""
     nl = "\n" if terminal else ""
     while not halt.is_set():
         now = time.monotonic()
@@ -175,6 +176,9 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
             device = host.device
             # Not to stderr, which is away while PortAudio looks for devices.
             print(f"{nl}{device or 'the device is back'}", flush=True)
+        if host.overload != overload:
+            overload = host.overload
+            print(f"{nl}{overload or 'this machine keeps up again: everything plays'}", flush=True)
         if now - shown >= every:
             shown = now
             stats = host.stats()
@@ -239,11 +243,16 @@ def _status(stats: Stats) -> str:
         f"  out {_bar(stats.out_db)} {max(stats.out_db, -99):5.1f} dBFS"
         f"  load {stats.load * 100:4.1f}% worst {stats.worst_load * 100:4.0f}%"
         f"  latency {_latency(stats.latency_ms)}  xruns {stats.xruns}{_slips(stats)}  faults {faults}"
+        + (f"  {_shed(stats)}" if stats.shed else "")
     )
 
 
 def _slips(stats: Stats) -> str:
     return f" slips {stats.slips}" if stats.slips else ""
+
+
+def _shed(stats: Stats) -> str:
+    return " ".join(f"{label} {how}" for label, how in stats.shed.items())
 
 
 def _summary(stats: Stats) -> str:

@@ -61,6 +61,8 @@ class Step:
         For a parameter: length of its ramp, 0 for its own.
     panic : bool
         Everything was silenced and reset.
+    level : int or None
+        How much the plugin ``param`` may do from here on: `rtgan.events.FULL`, ``LEAN`` or ``OUT``.
     """
 
     position: int
@@ -71,6 +73,7 @@ class Step:
     graph: int = 0
     ramp_samples: int = 0
     panic: bool = False
+    level: int | None = None
 
 
 class Renderer:
@@ -183,6 +186,8 @@ class Renderer:
         taken = True
         if step.panic:
             taken = self.engine.send(Record(events.PANIC, events.NOW))
+        elif step.level is not None:
+            taken = self.engine.step(self._graphs[step.graph], step.param, step.level)
         elif step.param:
             graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
             index, param = find(graph, step.param)
@@ -345,6 +350,8 @@ def log_step(step: Step) -> str:
         )
     if step.panic:
         return json.dumps({"position": step.position, "panic": True})
+    if step.level is not None:
+        return json.dumps({"position": step.position, "plugin": step.param, "level": step.level, "graph": step.graph})
     line = {"position": step.position, "param": step.param, "value": step.value, "graph": step.graph}
     return json.dumps(line | ({"ramp_samples": step.ramp_samples} if step.ramp_samples else {}))
 
@@ -399,6 +406,11 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
             elif "preset" in entry:
                 loaded = _logged_preset(entry["preset"], f"{path}:{number}", allow_code)
                 found.append((Step(int(entry["position"]), preset=loaded, values=entry["values"]), number))
+            elif "level" in entry:
+                level, name = int(entry["level"]), str(entry["plugin"])
+                if not events.FULL <= level <= events.OUT:
+                    raise ValueError(f"there is no level {level}")
+                found.append((Step(int(entry["position"]), name, graph=int(entry["graph"]), level=level), number))
             else:
                 ramp = int(entry.get("ramp_samples", 0))
                 if not 0 <= ramp < 1 << 31:

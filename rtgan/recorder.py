@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rtgan import offline
+from rtgan import events, offline
 from rtgan.errors import RtganError
 from rtgan.io.files import LIMIT_BYTES, Take, check_take, keep_older
 from rtgan.kernels import rings
@@ -150,17 +150,24 @@ class Past:
         self.deeds: deque[Step | Message] = deque()
         self._defaults = dict(defaults)
         self._host = dict(defaults)
+        self._levels: dict[str, int] = {}
         self.number = 0
         self.restart(preset, values)
 
     def restart(self, preset: Preset, values: Mapping[str, float]) -> None:
         """The chain is another one, which nothing has been done to."""
         self.preset, self._values = preset, dict(values)
+        self._levels.clear()
 
     @property
     def values(self) -> dict[str, float]:
         """The chain's values, and those of the host that are not its defaults."""
         return self._values | {k: v for k, v in self._host.items() if v != self._defaults[k]}
+
+    @property
+    def levels(self) -> list[Step]:
+        """What had stepped down by then."""
+        return [Step(0, label, level=level) for label, level in self._levels.items() if level != events.FULL]
 
     def forget(self, position: int) -> None:
         """Bring the chain forward to an engine's sample; what was done before it is no longer kept."""
@@ -171,6 +178,9 @@ class Past:
             if deed.preset is not None:
                 self.number = deed.graph
                 self.restart(deed.preset, deed.values or {})
+            elif deed.level is not None:
+                if deed.graph == self.number:
+                    self._levels[deed.param] = deed.level
             elif deed.param in self._host:
                 self._host[deed.param] = deed.value
             elif deed.graph == self.number:
@@ -210,6 +220,8 @@ class Recorder:
         self.origin = origin
         self._graphs_before = past.number
         self._write(offline.log_header(past.preset, self._rate, self._channels, past.values))
+        for step in past.levels:
+            self._write(offline.log_step(step))
         for deed in past.deeds:
             self.log(deed)
 

@@ -382,7 +382,8 @@ class _Told:
             "dropped": stats.dropped,
             "latency_ms": stats.latency_ms,
             "readings": {k: round(v, 3) for k, v in stats.readings.items()},
-            "trouble": [*stats.problems, *stats.warnings],
+            "trouble": [*stats.problems, *stats.warnings, *filter(None, [stats.overload])],
+            "shed": stats.shed,
             "recording": None if path is None else {"file": path.name, "seconds": int(stats.seconds - since)},
         }
 

@@ -183,6 +183,7 @@ class Denoise(Plugin):
     name = "Denoise"
     description = "Take noise away and leave the voice, with a neural generator run frame by frame."
     options = frozenset({"model"})
+    shed = 1
     params = ParamSet(
         [
             Param("amount_db", "Amount", 0, 100, 100, unit="dB",
