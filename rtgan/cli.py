@@ -37,6 +37,9 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
         help="play into a microphone that other programs can choose")  # fmt: skip
     add("--in-channels", type=_channels, metavar="N[,N]", help="device input channels from 1 (default: 1)")
     add("--out-channels", type=_channels, metavar="N[,N]", help="device output channels from 1 (default: 1,2)")
+    add("--monitor", metavar="[DEV:]N[,N]|DEV",
+        help="a second output with a mix of its own: channels of the output device, or another device")  # fmt: skip
+    add("--monitor-mix", type=float, metavar="PERCENT", help="0: the input without delay (default), 100: the chain")
     add("--rate", type=int, metavar="HZ", help="sample rate (default: the output device's)")
     add("--block", type=int, default=0, metavar="N", help="frames per block; 0 = least latency (default)")
     add("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE", help="set a parameter; repeatable")

@@ -58,6 +58,7 @@ from rtgan.kernels.channels import deinterleave, interleave
 from rtgan.kernels.native import (
     NODES,
     call_foreign,
+    call_stream,
     cfunc,
     exchange,
     f32p,
@@ -112,11 +113,12 @@ from rtgan.switchboard import (
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
     E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING,
-    E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED,
-) = range(61)  # fmt: skip
+    E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED, E_MONITORS, E_MONITOR_LIMITER,
+    E_MONITOR_AVERAGE, E_MONITOR_MAP, E_MONITOR_WIDTH, E_MONITOR_FRAMES, E_MONITOR_USER,
+) = range(68)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
-E_MAILBOX, E_PANIC, E_READING = 96, 97, 98  # a cache line of their own: both threads write it
+E_MAILBOX, E_PANIC, E_READING, E_MONITOR = 96, 97, 98, 99  # a cache line of their own: both threads write it
 _WORDS = 112
 
 #: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
@@ -127,11 +129,15 @@ HOST_PARAMS = ParamSet(
         Param("mute", "Mute", 0, 1, 0, smoothing_ms=10, scale="switch", description="Silence."),
         Param("bypass", "Bypass", 0, 1, 0, smoothing_ms=0, scale="switch",
               description="The input as it is, as late as the chain would make it."),
+        Param("monitor_db", "Monitor", -60, 12, 0, unit="dB", smoothing_ms=20,
+              description="Level of the monitor, whatever volume and mute say; the lowest is silence."),
+        Param("monitor_mix", "Monitor mix", 0, 100, 0, unit="%", smoothing_ms=20,
+              description="What the monitor hears: 0 the input as it comes, without any delay, 100 the chain."),
     ]
 )  # fmt: skip
 HOST = 0
-_VOLUME, _MUTE, _BYPASS, _PANIC_GAIN = range(4)
-_HOST_PARAMS = 3
+_VOLUME, _MUTE, _BYPASS, _MONITOR_DB, _MONITOR_MIX, _PANIC_GAIN = range(6)
+_HOST_PARAMS = 5
 _DB = math.log(10.0) / 20.0
 _SILENT_DB = HOST_PARAMS["volume_db"].minimum
 _NEVER = 1 << 62
@@ -193,7 +199,7 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
                     bits[i] = 0 if magnitude >= 0x7F800000 else bits[i] - magnitude + _LOUDEST_BITS
                     e[E_BAD_INPUT] += 1
         levels.meter_add(e[E_IN_METER], work, n)
-        if e[E_TAPING] != 0 or e[E_SHOWING] != 0:
+        if e[E_TAPING] != 0 or e[E_SHOWING] != 0 or e[E_MONITORS] != 0:
             samples = f32p(work)
             dry = f32p(e[E_DRY] + 4 * c * block)
             for i in range(n):
@@ -519,6 +525,29 @@ def _volume(db: Any) -> Any:
 
 
 @inline
+def _mix_monitor(engine: Any, offset: Any, n: Any) -> None:
+    """What the monitor hears of ``n`` samples: the input as it came, and what the chain made of it."""
+    e = i64p(engine)
+    if e[E_MONITORS] == 0:
+        return
+    level = e[E_HOST] + _MONITOR_DB * PARAM_BYTES
+    mix = e[E_HOST] + _MONITOR_MIX * PARAM_BYTES
+    channels = e[E_CHANNELS]
+    stride = e[E_MAX_BLOCK]
+    moving = not (param_settled(level) and param_settled(mix))
+    gain = _volume(f64p(level)[CURRENT])
+    wet = gain * f64p(mix)[CURRENT] * 0.01
+    for i in range(offset, offset + n):
+        if moving:
+            gain = _volume(param_next(level))
+            wet = gain * param_next(mix) * 0.01
+        for c in range(channels):
+            heard = f32p(e[E_DRY] + 4 * c * stride)[i]
+            made = f32p(e[E_WORK] + 4 * c * stride)[i]
+            f32p(e[E_WORK] + 4 * (channels + c) * stride)[i] = heard * np.float32(gain - wet) + made * np.float32(wet)
+
+
+@inline
 def _host_gain(engine: Any, offset: Any, n: Any) -> None:
     """Volume, mute and panic on ``n`` samples of the work buffer; at rest every bit passes."""
     e = i64p(engine)
@@ -537,10 +566,14 @@ def _host_gain(engine: Any, offset: Any, n: Any) -> None:
             for i in range(n):
                 samples[i] *= gain
         return
+    monitors = channels if e[E_MONITORS] != 0 else 0
     for i in range(n):
-        gain = np.float32(_volume(param_next(volume)) * (1.0 - param_next(mute)) * param_next(panic))
+        silence = param_next(panic)
+        gain = np.float32(_volume(param_next(volume)) * (1.0 - param_next(mute)) * silence)
         for c in range(channels):
             f32p(io + 4 * c * stride)[i] *= gain
+        for c in range(monitors):
+            f32p(io + 4 * (channels + c) * stride)[i] *= np.float32(silence)
 
 
 @inline
@@ -603,27 +636,40 @@ def _record(engine: Any, n: Any) -> None:
 
 
 @inline
+def _average(io: Any, channels: Any, stride: Any, n: Any) -> None:
+    """All channels into the first."""
+    share = np.float32(1.0 / channels)
+    mono = f32p(io)
+    for i in range(n):
+        mono[i] *= share
+    for c in range(1, channels):
+        more = f32p(io + 4 * c * stride)
+        for i in range(n):
+            mono[i] += more[i] * share
+
+
+@inline
 def _give_output(engine: Any, target: Any, n: Any) -> None:
     """Fade, map the chain's channels to the device's, interleave; every sample of the device is written."""
     e = i64p(engine)
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
-    levels.ramp_apply(e[E_FADE], e[E_WORK], channels, block, n)
+    monitor = e[E_WORK] + 4 * channels * block
+    levels.ramp_apply(e[E_FADE], e[E_WORK], 2 * channels if e[E_MONITORS] != 0 else channels, block, n)
     fade = f64p(e[E_FADE])
     if fade[levels.RAMP_REMAINING] <= 0.0 and fade[levels.RAMP_TARGET] == 0.0 and e[E_STOPPED] == 0:
         e[E_STOPPED] = 1
         ring_push(e[E_TELEMETRY], events.STOPPED, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
+    if e[E_MONITORS] != 0 and e[E_MONITOR_AVERAGE] != 0:
+        _average(monitor, channels, block, n)
+    elsewhere = load_acquire(engine + 8 * E_MONITOR)
+    if elsewhere != 0:
+        interleave(monitor, block, e[E_MONITOR_MAP], e[E_MONITOR_FRAMES], e[E_MONITOR_WIDTH], n)
+        call_stream(elsewhere, e[E_MONITOR_FRAMES], 0, n, 0, 0, e[E_MONITOR_USER])
     if target == 0:
         return
     if e[E_AVERAGE] != 0:
-        share = np.float32(1.0 / channels)
-        mono = f32p(e[E_WORK])
-        for i in range(n):
-            mono[i] *= share
-        for c in range(1, channels):
-            more = f32p(e[E_WORK] + 4 * c * block)
-            for i in range(n):
-                mono[i] += more[i] * share
+        _average(e[E_WORK], channels, block, n)
     interleave(e[E_WORK], block, e[E_OUT_MAP], target, e[E_DEVICE_OUT], n)
 
 
@@ -655,12 +701,16 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         change = smaller(waiting_time(e[E_WAITING], _NEVER), e[E_PANIC_AT] if e[E_PANIC_AT] != 0 else _NEVER)
         stop = smaller(n, start + change - e[E_POSITION])
         _run_graphs(engine, start, stop - start)
+        _mix_monitor(engine, start, stop - start)
         _host_gain(engine, start, stop - start)
         e[E_POSITION] += stop - start
         start = stop
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     e[E_LIMITED] += levels.limit(e[E_LIMITER], e[E_WORK], channels, block, n, f[F_CEILING], f[F_RELEASE])
+    if e[E_MONITORS] != 0:
+        monitor = e[E_WORK] + 4 * channels * block
+        levels.limit(e[E_MONITOR_LIMITER], monitor, channels, block, n, f[F_CEILING], f[F_RELEASE])
     for c in range(channels):
         levels.meter_add(e[E_OUT_METER], e[E_WORK] + 4 * c * block, n)
     _record(engine, n)
@@ -794,6 +844,9 @@ class Engine:
     out_map : sequence of int
         The device's output channels (from 0) to write. A mono chain goes to all of them; a chain of several
         channels into one output is averaged.
+    monitor_map : sequence of int
+        The device's output channels (from 0) that carry the monitor, none of them in ``out_map``; see `monitor_to` for
+        another device.
     max_block : int
         Larger callbacks are split.
     tape_frames : int
@@ -812,6 +865,7 @@ class Engine:
         device_out: int | None = None,
         in_map: tuple[int, ...] | None = None,
         out_map: tuple[int, ...] | None = None,
+        monitor_map: tuple[int, ...] = (),
         max_block: int = 1024,
         tape_frames: int = 0,
     ) -> None:
@@ -821,8 +875,9 @@ class Engine:
         in_map = tuple(range(channels)) if in_map is None else in_map
         out_map = tuple(range(channels)) if out_map is None else out_map
         self.device_in = max(in_map) + 1 if device_in is None else device_in
-        self.device_out = max(out_map) + 1 if device_out is None else device_out
-        if len(in_map) != channels or max(in_map) >= self.device_in or max(out_map) >= self.device_out:
+        self.device_out = max(*out_map, *monitor_map, 0) + 1 if device_out is None else device_out
+        outs = (*out_map, *monitor_map)
+        if len(in_map) != channels or max(in_map) >= self.device_in or max(outs) >= self.device_out:
             raise ValueError("the channel maps do not fit the device")
         self.arena = arena = Arena()
         words = arena.int64(_WORDS)
@@ -836,10 +891,12 @@ class Engine:
         rows[:] = -1
         for k, column in enumerate(out_map):
             rows[column] = k % channels
-        # Three planar buffers in one piece: the chain's, the incoming graph's, the input as it came.
-        buffers = arena.float32(3, channels, max_block)
+        for k, column in enumerate(monitor_map):
+            rows[column] = channels + k % channels
+        # Planar buffers in one piece: the chain's, the monitor's, the incoming graph's, the input as it came.
+        buffers = arena.float32(4, channels, max_block)
         tape_map = arena.int64(2 * channels)
-        tape_map[:channels] = 2 * channels + np.arange(channels)
+        tape_map[:channels] = 3 * channels + np.arange(channels)
         tape_map[channels:] = np.arange(channels)
         self.inbox = Ring(arena, 4096)
         #: MIDI of a native producer such as a JACK client; its times are frames of that client's clock.
@@ -860,7 +917,13 @@ class Engine:
         words[E_DEVICE_OUT] = self.device_out
         words[E_IN_MAP], words[E_OUT_MAP] = address_of(columns), address_of(rows)
         words[E_AVERAGE] = len(out_map) == 1 and channels > 1
-        words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(b) for b in buffers)
+        words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(buffers[k]) for k in (0, 2, 3))
+        words[E_MONITORS] = bool(monitor_map)
+        words[E_MONITOR_AVERAGE] = len(monitor_map) == 1 and channels > 1
+        words[E_MONITOR_FRAMES] = address_of(arena.float32(max_block, 2))
+        sources = arena.int64(2)
+        sources[1] = 1 % channels
+        words[E_MONITOR_MAP] = address_of(sources)
         words[E_SWAP_FADE] = round(self.SWAP_FADE_MS * sample_rate_hz / 1000)
         words[E_INBOX] = self.inbox.address
         words[E_TELEMETRY] = self.telemetry.address
@@ -877,6 +940,9 @@ class Engine:
         words[E_IN_METER] = address_of(arena.float64(levels.METER_WORDS))
         words[E_OUT_METER] = address_of(arena.float64(levels.METER_WORDS))
         words[E_LIMITER] = address_of(self._limiter)
+        self._monitor_limiter = arena.float64(1)
+        self._monitor_limiter[0] = 1.0
+        words[E_MONITOR_LIMITER] = address_of(self._monitor_limiter)
         self._floats[F_CEILING] = _CEILING
         self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)
         self._floats[F_SECONDS] = 1 / sample_rate_hz
@@ -936,6 +1002,16 @@ class Engine:
     def midi(self, message: bytes, when: int = events.NOW, port: int = 0) -> bool:
         """Send a MIDI message of one to three bytes through the routes; False if the inbox is full."""
         return self.send(Record(events.MIDI, when, int.from_bytes(message, "little"), port))
+
+    def monitor_to(self, function: int, user: int, width: int) -> None:
+        """Give the monitor, frames of one or two channels, to a ``PaStreamCallback`` as its input; 0 ends it.
+
+        While no stream runs. The function must not wait.
+        """
+        words = self._words
+        words[E_MONITORS], words[E_MONITOR_AVERAGE] = function != 0, width == 1 and self.channels > 1
+        words[E_MONITOR_WIDTH], words[E_MONITOR_USER] = width, user
+        _store(self.address + 8 * E_MONITOR, function)
 
     def mind_load(self, ticks_per_second: float, clock: int = 0) -> None:
         """Let nodes step down from now on while callbacks take longer than they may. While no stream runs.

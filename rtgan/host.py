@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from rtgan.graph import Graph
 from rtgan.io import devices as io_devices
 from rtgan.io.clocked import ClockedStream
 from rtgan.io.devices import Device, Stream
+from rtgan.io.monitor import Monitor
 from rtgan.offline import ENGINE_RATES_HZ, Step, process
 from rtgan.params import Param
 from rtgan.plugin import Plugin
@@ -137,6 +139,9 @@ class Host:
         How much of what was heard before it a recording that begins while playing holds, 0 to 60.
     wait_s : float
         How long to wait for a device that has gone, from 0.
+    monitor : str, optional
+        Where a mix of its own goes (``host.monitor_mix``, ``host.monitor_db``): channels of the output device such as
+        ``"3,4"``, another device, or ``"DEVICE:1,2"``.
     shed : bool
         Let plugins step down while callbacks take longer than they may, in the order that the preset gives.
     source : ndarray, optional
@@ -173,6 +178,7 @@ class Host:
         record: Path | str | None = None,
         pre_roll_s: float = 0.0,
         wait_s: float = math.inf,
+        monitor: str | None = None,
         shed: bool = True,
         source: NDArray[np.float32] | None = None,
         on_record: Callable[[Record], None] | None = None,
@@ -197,13 +203,17 @@ class Host:
         else:
             outs = (1, 2) if self.output is None or self.output.outputs >= 2 else (1,)
         self._check_channels(ins, outs)
+        self._monitor_device, self._monitors = self._find_monitor(monitor, outs)
+        self._monitor: Monitor | None = None
+        here = self._monitors if self._monitor_device is None else ()
         self.engine = Engine(
             self.sample_rate_hz,
             channels=len(ins),
             device_in=max(ins),
-            device_out=max(outs),
+            device_out=max(*outs, *here),
             in_map=tuple(c - 1 for c in ins),
             out_map=tuple(c - 1 for c in outs),
+            monitor_map=tuple(c - 1 for c in here),
             tape_frames=_TAPE_FRAMES if record or pre_roll_s else 0,
         )
         self._keep_frames = round(pre_roll_s * self.sample_rate_hz)
@@ -277,6 +287,38 @@ class Host:
                 if not 1 <= channel <= most:
                     raise UsageError(f"{name} has no {kind} channel {channel}; it has 1 to {most}")
 
+    def _find_monitor(self, text: str | None, outs: tuple[int, ...]) -> tuple[Device | None, tuple[int, ...]]:
+        """The monitor's device, None for the output's own, and its channels; none at all without a monitor."""
+        if text is None:
+            return None, ()
+        if self.output is None:
+            raise UsageError("a monitor needs an audio device, and there is none")
+        name, channels = _monitor_parts(text)
+        found = io_devices.choose(name, "output") if name else self.output
+        assert found is not None
+        chosen = channels or tuple(range(1, 1 + min(2, found.outputs)))
+        if not 1 <= len(chosen) <= 2 or len(set(chosen)) != len(chosen):
+            raise UsageError(
+                f"monitor channels: one or two different ones are allowed, not {','.join(map(str, chosen))}"
+            )
+        for channel in chosen:
+            if not 1 <= channel <= found.outputs:
+                raise UsageError(f"{found.name} has no output channel {channel}; it has 1 to {found.outputs}")
+        if found.index != self.output.index:
+            return found, chosen
+        for channel in chosen:
+            if channel in outs:
+                raise UsageError(f"channel {channel} of {found.name} cannot be output and monitor at once")
+        return None, chosen
+
+    @property
+    def monitor(self) -> str:
+        """Where the monitor goes, for a person; empty where there is none."""
+        if not self._monitors or self.output is None:
+            return ""
+        name = (self._monitor_device or self.output).name
+        return f"{name}, channel{'s' * (len(self._monitors) > 1)} {','.join(map(str, self._monitors))}"
+
     def _build(self, preset: Preset, settings: Mapping[str, object] | None = None) -> Graph:
         graph = {k: v for k, v in (settings or {}).items() if not k.startswith("host.")}
         for name in set(settings or {}) - set(graph):
@@ -306,10 +348,12 @@ class Host:
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
             self._thread.start()
             self._mind_load()
+            self._open_monitor()
             self._stream.start()
             self._started = True
         except BaseException:
             self._stream.close()
+            self._close_monitor()
             self._finish()
             raise
 
@@ -325,6 +369,16 @@ class Host:
             engine.callback_address,
             engine.address,
         )
+
+    def _open_monitor(self) -> None:
+        if self._monitor_device is not None:
+            self._monitor = Monitor(self.engine, self._monitor_device, self._monitors, self.block)
+            self._monitor.start()
+
+    def _close_monitor(self) -> bool:
+        """Behind the stream that feeds it; False if PortAudio does not come back."""
+        monitor, self._monitor = self._monitor, None
+        return monitor is None or monitor.close()
 
     def _mind_load(self) -> None:
         if self._shed:
@@ -344,6 +398,7 @@ class Host:
             self._silent.wait(0.5)
         if self._gone_at is None:
             self.stuck = not self._stream.close()
+        self.stuck = not self._close_monitor() or self.stuck
         if self.stuck:
             # PortAudio may still call into this memory: it must not be given back.
             _STUCK.append(self)
@@ -375,6 +430,8 @@ class Host:
         """Change ``plugin.param`` or ``host.param`` to a plain value; it ramps there. Any thread."""
         if name.startswith("host."):
             index, param = offline.find(None, name)
+            if not self._has(name):
+                raise UsageError(f"{name} needs a monitor, and there is none; begin with --monitor")
             if not self.engine.set_param(None, index, param.check(value, name)):
                 raise RtganError("the audio thread does not take events at the moment; try again")
             return
@@ -520,14 +577,19 @@ class Host:
     @property
     def values(self) -> Mapping[str, float]:
         """Every parameter by ``plugin.param``, the host's own as ``host.param``."""
-        return {**self._graph.values(), **{f"host.{k}": v for k, v in self.engine.host_values.items()}}
+        own = {f"host.{k}": v for k, v in self.engine.host_values.items()}
+        return {**self._graph.values(), **{k: v for k, v in own.items() if self._has(k)}}
 
     @property
     def params(self) -> Mapping[str, Param]:
         """Every parameter's declaration by ``plugin.param``, the host's own included."""
         graph = self._graph
         own = {name: graph.declared[index] for name, index in graph.index.items()}
-        return {**own, **{f"host.{k}": p for k, p in HOST_PARAMS.items()}}
+        return {**own, **{f"host.{k}": p for k, p in HOST_PARAMS.items() if self._has(f"host.{k}")}}
+
+    def _has(self, name: str) -> bool:
+        """Whether a host's parameter moves anything here."""
+        return bool(self._monitors) or not name.startswith("host.monitor")
 
     @property
     def strips(self) -> list[tuple[str, Plugin, dict[str, Param]]]:
@@ -691,6 +753,8 @@ class Host:
                 if not self.running:
                     self._gone_at = self._tried_at = now
                     self._lose(stream)
+                elif self._monitor is not None and not self._monitor.active:
+                    self.warn(f"the monitor {self._monitor.device.name} has gone; the output plays on")
             elif now - self._tried_at >= _AGAIN_S:
                 self._tried_at = now
                 self._resume()
@@ -700,6 +764,7 @@ class Host:
         # Its clock may have gone with it; who follows it opens it anew.
         self.engine.follow_clock(0, 0)
         self.stuck = not stream.close()
+        self.stuck = not self._close_monitor() or self.stuck
         if self.stuck:
             _STUCK.append(self)
         self._device = f"{stream.name} has gone; waiting for it"
@@ -719,10 +784,12 @@ class Host:
             stream = self._open(inputs[0], outputs[0])
             engine.start_silent()
             self._mind_load()
+            self._reopen_monitor(known)
             try:
                 stream.start()
             except RtganError:
                 stream.close()
+                self._close_monitor()
                 raise
         except RtganError as problem:
             self._device = str(problem)
@@ -737,6 +804,19 @@ class Host:
         with self._lock:
             if self._recorder is not None:
                 self._recorder.mark(position, f"{away_s:.1f} s without a device")
+
+    def _reopen_monitor(self, known: Sequence[Device]) -> None:
+        if self._monitor_device is None:
+            return
+        found = [d for d in known if d.plug == self._monitor_device.plug and d.outputs >= max(self._monitors)]
+        try:
+            if not found:
+                raise RtganError(f"the monitor {self._monitor_device.name} has gone; the output plays on")
+            self._monitor_device = found[0]
+            self._open_monitor()
+        except RtganError as problem:
+            self._close_monitor()
+            self.warn(str(problem))
 
     def _poll(self) -> None:
         with self._polling:
@@ -813,6 +893,16 @@ class Host:
         if known is not None:
             label = known[0].chain[record.a].label
             self._did(Step(record.when, label, graph=self._adopted.get(record.b, 0), level=int(record.x)))
+
+
+def _monitor_parts(text: str) -> tuple[str, tuple[int, ...]]:
+    """``3,4``, ``DEVICE`` or ``DEVICE:1,2``: the device's name, empty for the output's, and the channels given."""
+    name, colon, tail = text.rpartition(":")
+    if not re.fullmatch(r"\d+(,\d+)*", tail):
+        name, colon, tail = text, "", ""
+    if not (name if colon or not tail else tail).strip():
+        raise UsageError(f"'{text}' is no monitor; write channels such as 3,4, a device, or DEVICE:1,2")
+    return name.strip(), tuple(int(c) for c in tail.split(",") if c)
 
 
 def length_of(status: int) -> int:

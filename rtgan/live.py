@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--panel-port {args.panel_port} cannot be served; {allowed}")
     preset = presets.load(args.preset or _DEFAULT_PRESET)
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
+    if args.monitor_mix is not None:
+        if args.monitor is None:
+            raise UsageError("--monitor-mix needs a --monitor")
+        settings["host.monitor_mix"] = args.monitor_mix
     reason = None if (args.input or args.output) else _no_device(args.virtual_mic is None)
     options: dict[str, Any] = {
         "preset": preset,
@@ -56,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         "record": args.record,
         "pre_roll_s": args.pre_roll,
         "wait_s": args.wait_device,
+        "monitor": args.monitor,
         "shed": not args.no_shed,
     }
     with ExitStack() as stack:
@@ -207,6 +212,8 @@ def _announce(host: Host) -> None:
         )
         if host.input.name != host.output.name and not ("JACK" in host.input.api and "JACK" in host.output.api):
             print("input and output are different devices: their clocks are held together", flush=True)
+    if host.monitor:
+        print(f"monitor: {host.monitor}", flush=True)
     for notice in host.notices:
         print(notice, flush=True)
     if sys.stdout.isatty():

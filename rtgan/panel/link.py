@@ -26,7 +26,6 @@ from rtgan.control.commands import Learning
 from rtgan.control.desk import Desk
 from rtgan.control.mapping import FILE_NAME
 from rtgan.control.midi import Message
-from rtgan.engine import HOST_PARAMS
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import HEARD, Record
 from rtgan.host import Host, length_of
@@ -350,7 +349,7 @@ class _Told:
             "morph": preset.morph,
             "saved": preset.values(),
             "strips": strips,
-            "host": {f"host.{k}": _param(p) for k, p in HOST_PARAMS.items()},
+            "host": {k: _param(p) for k, p in host.params.items() if k.startswith("host.")},
         }
 
     def _presets(self) -> list[dict[str, Any]]:
