@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rtgan import __version__, listing, warm
@@ -155,8 +157,15 @@ def guarded(run: Callable[[], int]) -> int:
         return 1
 
 
+def _look_for_servers() -> None:
+    """PortAudio waits for servers when it begins: time in which everything else is loaded."""
+    with suppress(Exception):  # told by whoever needs it
+        import sounddevice  # noqa: F401
+
+
 def play(args: argparse.Namespace) -> int:
     """``rtgan live``."""
+    threading.Thread(target=_look_for_servers, daemon=True).start()
     # Importing the engine is what compiles it the first time.
     warm.announce()
     from rtgan import live

@@ -36,15 +36,17 @@ from rtgan.events import (
 from rtgan.graph import (
     G_FADE,
     G_LATENCY,
+    G_NODES,
     G_ROUTES,
     G_SERIAL,
-    G_SETTLE,
     Graph,
     graph_above,
     graph_below,
     graph_burden,
     graph_bypass,
     graph_cost,
+    graph_inherit,
+    graph_level,
     graph_needs,
     graph_relief,
     graph_reset,
@@ -112,10 +114,10 @@ from rtgan.switchboard import (
     E_TAPE_MAP, E_FADE, E_FADE_SAMPLES, E_STOPPED, E_IN_METER, E_OUT_METER, E_METER_SAMPLES, E_LIMITER,
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
-    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING,
+    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING, E_SWAP_WAIT,
     E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED, E_MONITORS, E_MONITOR_LIMITER,
     E_MONITOR_AVERAGE, E_MONITOR_MAP, E_MONITOR_WIDTH, E_MONITOR_FRAMES, E_MONITOR_USER,
-) = range(68)  # fmt: skip
+) = range(69)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
 E_MAILBOX, E_PANIC, E_READING, E_MONITOR = 96, 97, 98, 99  # a cache line of their own: both threads write it
@@ -222,6 +224,11 @@ def _take_graph(engine: Any) -> None:
     else:
         e[E_NEXT] = graph
         e[E_SWAP_AT] = 0
+        e[E_SWAP_WAIT] = graph_inherit(graph, e[E_ACTIVE])
+        for k in range(i64p(graph)[G_NODES]):
+            level = np.float64(graph_level(graph, k))
+            if level != events.FULL:
+                ring_push(e[E_TELEMETRY], events.STEPPED, e[E_POSITION], k, serial, level, 0.0, 0.0, 0.0)
 
 
 @inline
@@ -250,9 +257,9 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             b[i] = a[i]
     graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS])
     graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS])
-    # The new graph is heard only once it has seen its latency and settling time of input. Graphs of the same
-    # delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
-    begin = i64p(e[E_NEXT])[G_LATENCY] + i64p(e[E_NEXT])[G_SETTLE]
+    # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
+    # the same delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
+    begin = e[E_SWAP_WAIT]
     own = i64p(e[E_NEXT])[G_FADE]
     length = own if own > 0 else e[E_SWAP_FADE]
     at = e[E_SWAP_AT]

@@ -375,10 +375,10 @@ class Host:
             self._monitor = Monitor(self.engine, self._monitor_device, self._monitors, self.block)
             self._monitor.start()
 
-    def _close_monitor(self) -> bool:
-        """Behind the stream that feeds it; False if PortAudio does not come back."""
+    def _close_monitor(self, last: bool = False) -> bool:
+        """Behind the stream that feeds it; see `rtgan.io.devices.Stream.close`."""
         monitor, self._monitor = self._monitor, None
-        return monitor is None or monitor.close()
+        return monitor is None or monitor.close(last)
 
     def _mind_load(self) -> None:
         if self._shed:
@@ -397,8 +397,8 @@ class Host:
             # The fade is a matter of milliseconds; a device that has gone never answers.
             self._silent.wait(0.5)
         if self._gone_at is None:
-            self.stuck = not self._stream.close()
-        self.stuck = not self._close_monitor() or self.stuck
+            self.stuck = not self._stream.close(last=True)
+        self.stuck = not self._close_monitor(last=True) or self.stuck
         if self.stuck:
             # PortAudio may still call into this memory: it must not be given back.
             _STUCK.append(self)

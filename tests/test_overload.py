@@ -189,6 +189,23 @@ def test_a_log_brings_every_step_back(tmp_path: Path) -> None:
         rtgan.process(sound, RATE, preset, steps=[offline.Step(5, "light", level=OUT)])
 
 
+def test_a_new_chain_goes_on_where_its_twin_steps_aside() -> None:
+    stage = Stage(("heavy", 1, 40), ("safe", 0, 60))
+    stage.play(1.0)
+    assert stage.graph.shed == {"heavy": "out"}
+    for shed, heard in ((2, {"heavy": "out"}), (0, {})):
+        items = [ChainItem(item.plugin, item.values, item.label, item.shed and shed) for item in stage.graph.chain]
+        stage.graph = Graph(items, RATE, 1024, 1)
+        stage.engine.publish(stage.graph)
+        stage.records.clear()
+        begin = stage.position
+        out = stage.play(0.5)
+        assert stage.graph.shed == heard
+        assert stage.steps == ([(begin, "heavy", OUT)] if heard else [])
+        level = np.abs(out[-4800:]).max()
+        assert level == pytest.approx(0.5 if heard else 0.25, rel=1e-3)
+
+
 def test_a_preset_says_who_goes_first() -> None:
     text = (
         "schema: 2\nname: x\nchain:\n- {plugin: gain, shed: 3}\n- {plugin: denoise, shed: never}\n- plugin: denoise\n"

@@ -618,13 +618,13 @@ def proof(
 
 _START = """
 import json, sys, time
-from rtgan import cli, live
-def tell(host):
+from rtgan import cli, warm
+def tell():
     first = time.monotonic()
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     print(json.dumps({"first_block": first, "cpu_s": time.process_time(), "torch": "torch" in sys.modules,
                       "resident_mb": int(status["VmRSS"].split()[0]) / 1024}), flush=True)
-live._announce = tell  # called right after the first block
+warm.done = tell  # called right after the first block
 sys.exit(cli.main(["live", "--preset", sys.argv[1], "--input", "system", "--output", "system", "--seconds", "0.3"]))
 """
 

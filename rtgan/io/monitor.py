@@ -75,10 +75,10 @@ class Monitor:
         """Begin to play what comes."""
         self._stream.start()
 
-    def close(self) -> bool:
-        """Give the device back; False if PortAudio does not come back from that. The engine's stream has ended."""
+    def close(self, last: bool = False) -> bool:
+        """Give the device back, when the engine's stream has ended; see `rtgan.io.devices.Stream.close`."""
         self._engine.monitor_to(0, 0, 1)
-        return self._stream.close()
+        return self._stream.close(last)
 
     @property
     def active(self) -> bool:
