@@ -51,6 +51,8 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.wav",
         help="record wet, dry (FILE.dry.wav) and events; FILE.flac; or a folder",
     )
+    add("--stem", action="append", default=[], metavar="PLUGIN",
+        help="record the sound behind this plugin too (FILE.PLUGIN.wav); repeatable")  # fmt: skip
     add("--pre-roll", type=float, default=10.0, metavar="S",
         help="what a recording begun by a control holds of the time before (default: 10)")  # fmt: skip
     add("--wait-device", type=float, default=math.inf, metavar="S",

@@ -52,6 +52,7 @@ from rtgan.graph import (
     graph_reset,
     graph_run,
     graph_set,
+    graph_stem,
     graph_step,
     now,
 )
@@ -117,7 +118,8 @@ from rtgan.switchboard import (
     E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING, E_SWAP_WAIT,
     E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED, E_MONITORS, E_MONITOR_LIMITER,
     E_MONITOR_AVERAGE, E_MONITOR_MAP, E_MONITOR_WIDTH, E_MONITOR_FRAMES, E_MONITOR_USER,
-) = range(69)  # fmt: skip
+    E_STEMS, E_STEM_COUNT,
+) = range(71)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
 E_MAILBOX, E_PANIC, E_READING, E_MONITOR = 96, 97, 98, 99  # a cache line of their own: both threads write it
@@ -232,6 +234,27 @@ def _take_graph(engine: Any) -> None:
 
 
 @inline
+def _take_stems(engine: Any, offset: Any, n: Any, first: Any, done: Any, length: Any) -> None:
+    """The stems of ``n`` samples: of the graph that plays, from sample ``first`` on fading over to the next one's."""
+    e = i64p(engine)
+    channels = e[E_CHANNELS]
+    block = e[E_MAX_BLOCK]
+    for s in range(e[E_STEM_COUNT]):
+        playing = graph_stem(e[E_ACTIVE], s)
+        for c in range(channels):
+            at = 4 * (c * block + offset)
+            target = e[E_STEMS] + 4 * s * channels * block + at
+            a = f32p(playing + at)
+            taken = f32p(target)
+            for i in range(n):
+                taken[i] = a[i]
+            if e[E_NEXT] != 0:
+                late = target + 4 * first
+                coming = graph_stem(e[E_NEXT], s) + at + 4 * first
+                levels.fade_equal_power(late, coming, late, n - first, done, length)
+
+
+@inline
 def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     """Run the graph on ``n`` samples of the work buffer; two graphs and a cross-fade during a swap."""
     e = i64p(engine)
@@ -245,9 +268,15 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             samples = f32p(io + 4 * c * block)
             for i in range(n):
                 samples[i] = 0.0
+        for s in range(e[E_STEM_COUNT]):
+            for c in range(channels):
+                silent = f32p(e[E_STEMS] + 4 * ((s * channels + c) * block + offset))
+                for i in range(n):
+                    silent[i] = 0.0
         return
     if e[E_NEXT] == 0:
-        graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS])
+        graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset)
+        _take_stems(engine, offset, n, 0, 0, 1)
         return
     other = e[E_NEXT_WORK]
     for c in range(channels):
@@ -255,8 +284,8 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
         b = f32p(other + 4 * c * block)
         for i in range(n):
             b[i] = a[i]
-    graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS])
-    graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS])
+    graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset)
+    graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS], offset)
     # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
     # the same delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
     begin = e[E_SWAP_WAIT]
@@ -272,6 +301,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             levels.fade_equal_gain(a, b, a, n - first, at + first - begin, length)
         else:
             levels.fade_equal_power(a, b, a, n - first, at + first - begin, length)
+    _take_stems(engine, offset, n, first, at + first - begin, length)
     e[E_SWAP_AT] = at + n
     if e[E_SWAP_AT] >= begin + length:
         old = i64p(e[E_ACTIVE])[G_SERIAL]
@@ -613,7 +643,7 @@ def _apply(engine: Any, record: Any) -> None:
 
 @inline
 def _record(engine: Any, n: Any) -> None:
-    """Show dry and wet to whoever looks, and append them to the tape.
+    """Show dry and wet to whoever looks, and append them to the tape, with the stems.
 
     What finds no room on the tape is told, so that its reader can keep the time.
     """
@@ -623,12 +653,14 @@ def _record(engine: Any, n: Any) -> None:
         return
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
-    # Dry and wet lie in one memory, the dry channels behind the wet ones' buffers: one map takes both.
-    interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], 2 * channels, n)
+    # All lies in one memory, dry and stems behind the wet channels' buffers: one map takes them, dry and wet first.
     if e[E_SHOWING] != 0:
+        interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], 2 * channels, n)
         rings.ring_show(e[E_SHOWING], e[E_TAPE_FRAMES], n)
     if tape == 0:
         return
+    if e[E_SHOWING] == 0 or e[E_STEM_COUNT] != 0:
+        interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], (2 + e[E_STEM_COUNT]) * channels, n)
     lost = e[E_TAPE_LOST]
     if lost != 0 and rings.ring_free(tape) >= n:
         before = i64p(tape)[rings.WRITTEN]
@@ -858,6 +890,8 @@ class Engine:
         Larger callbacks are split.
     tape_frames : int
         Room of the recording ring, a power of two; 0 for no recording.
+    stems : int
+        Stems of the graphs that the recording holds behind dry and wet.
     """
 
     FADE_MS = 30.0
@@ -875,6 +909,7 @@ class Engine:
         monitor_map: tuple[int, ...] = (),
         max_block: int = 1024,
         tape_frames: int = 0,
+        stems: int = 0,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
@@ -900,11 +935,13 @@ class Engine:
             rows[column] = k % channels
         for k, column in enumerate(monitor_map):
             rows[column] = channels + k % channels
-        # Planar buffers in one piece: the chain's, the monitor's, the incoming graph's, the input as it came.
-        buffers = arena.float32(4, channels, max_block)
-        tape_map = arena.int64(2 * channels)
+        # Planar buffers in one piece: the chain's, the monitor's, the incoming graph's, the input as it came, stems.
+        buffers = arena.float32(4 + stems, channels, max_block)
+        self.tape_width = (2 + stems) * channels
+        tape_map = arena.int64(self.tape_width)
+        tape_map[:] = 2 * channels + np.arange(self.tape_width)
         tape_map[:channels] = 3 * channels + np.arange(channels)
-        tape_map[channels:] = np.arange(channels)
+        tape_map[channels : 2 * channels] = np.arange(channels)
         self.inbox = Ring(arena, 4096)
         #: MIDI of a native producer such as a JACK client; its times are frames of that client's clock.
         self.native = Ring(arena, 4096)
@@ -925,6 +962,7 @@ class Engine:
         words[E_IN_MAP], words[E_OUT_MAP] = address_of(columns), address_of(rows)
         words[E_AVERAGE] = len(out_map) == 1 and channels > 1
         words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(buffers[k]) for k in (0, 2, 3))
+        words[E_STEMS], words[E_STEM_COUNT] = address_of(buffers) + 16 * channels * max_block, stems
         words[E_MONITORS] = bool(monitor_map)
         words[E_MONITOR_AVERAGE] = len(monitor_map) == 1 and channels > 1
         words[E_MONITOR_FRAMES] = address_of(arena.float32(max_block, 2))
@@ -956,7 +994,7 @@ class Engine:
         words[E_WAIT] = round(_WAIT_S * sample_rate_hz)
         words[E_RETURNED] = -_NEVER
         words[E_TAPE_MAP] = address_of(tape_map)
-        words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, 2 * channels))
+        words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, self.tape_width))
         self._scope: rings.Ring | None = None
         self.tape: rings.Ring | None = None
         if tape_frames:
@@ -1082,7 +1120,7 @@ class Engine:
     def run_tape(self, frames: int) -> rings.Ring:
         """Record dry and wet from the next piece on, into a ring of so many frames (a power of two)."""
         if self.tape is None:
-            self.tape = rings.build(frames, 2 * self.channels, allocate=self.arena.int64)
+            self.tape = rings.build(frames, self.tape_width, allocate=self.arena.int64)
         _store(self.address + 8 * E_TAPE, self.tape.address)
         return self.tape
 

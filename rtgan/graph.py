@@ -40,18 +40,19 @@ from rtgan.plugin import Activation, NativeNode, Plugin, all_params
 
 # Words of a graph.
 (
-    G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE,
-) = range(10)  # fmt: skip
+    G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE, G_STEMS,
+    G_STEM_COUNT,
+) = range(12)  # fmt: skip
 _G_WORDS = 16
 
 # Words of a node.
 (
     N_PROCESS, N_STATE, N_RESET, N_LATENCY, N_DRY, N_DRY_MASK, N_DRY_POSITION, N_BYPASS, N_MIX, N_PRESENT,
     N_DRY_GAIN, N_MODE, N_HOLD, N_HOLD_LENGTH, N_HOLD_FIRST, N_SETTLE, N_FAULTS, N_THROUGH, N_TWIN, N_RUNS,
-    N_RUN_COUNT, N_ORDER, N_LEVEL, N_LEAN, N_TICKS,
-) = range(25)  # fmt: skip
+    N_RUN_COUNT, N_ORDER, N_LEVEL, N_LEAN, N_TICKS, N_STEM,
+) = range(26)  # fmt: skip
 # Float words, behind the integer ones: ticks in a sample, as of late.
-N_COST = 25
+N_COST = 26
 _N_WORDS = 32
 _N_BYTES = 8 * _N_WORDS
 
@@ -176,8 +177,11 @@ def _blend(node: Any, channels: Any, stride: Any, io: Any, n: Any, start: Any) -
 
 
 @inline
-def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any, clock: Any) -> None:
-    """[audio] Pass ``n`` samples at ``io`` through every node, in place; ``clock`` as for `now`."""
+def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any, clock: Any, offset: Any) -> None:
+    """[audio] Pass ``n`` samples at ``io`` through every node, in place; ``clock`` as for `now`.
+
+    Stems are written from ``offset`` on.
+    """
     g = i64p(graph)
     done = 0
     while done < n:
@@ -192,7 +196,20 @@ def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any, clock:
             at = io + 4 * done
             when = position + done
             _run_node(node, k, g[G_SERIAL], g[G_CHANNELS], g[G_STRIDE], at, piece, telemetry, when, clock)
+            stem = i64p(node)[N_STEM]
+            for c in range(g[G_CHANNELS] if stem != 0 else 0):
+                samples = f32p(at + 4 * c * g[G_STRIDE])
+                taken = f32p(stem + 4 * (c * g[G_STRIDE] + offset + done))
+                for i in range(piece):
+                    taken[i] = samples[i]
         done += piece
+
+
+@inline
+def graph_stem(graph: Any, number: Any) -> Any:
+    """[audio] Address of a stem, planar with the graph's stride; of silence if the chain has no such plugin."""
+    g = i64p(graph)
+    return i64p(g[G_STEMS])[number] if number < g[G_STEM_COUNT] else i64p(g[G_STEMS])[g[G_STEM_COUNT]]
 
 
 @inline
@@ -481,6 +498,8 @@ class Graph:
         What the engine runs at.
     crossfade_ms : float, optional
         How long the engine fades over to this graph; its own choice by default.
+    stems : sequence of str
+        Labels of plugins behind which the sound is kept piece by piece; of those that are not there, silence.
 
     Attributes
     ----------
@@ -500,6 +519,7 @@ class Graph:
         max_block: int,
         channels: int,
         crossfade_ms: float | None = None,
+        stems: Sequence[str] = (),
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
@@ -568,6 +588,14 @@ class Graph:
             # Behind the node's own pieces: the dry sound, and the ramps of the guard and of a common bypass.
             runs = np.array([*_runs(arena, arena.pieces[first:])], np.int64)
             row_words[N_TWIN], row_words[N_RUNS], row_words[N_RUN_COUNT] = birth, arena.put(runs), len(runs)
+        silence = address_of(arena.float32(channels, max_block))
+        places = arena.int64(len(stems) + 1)
+        places[:] = silence
+        rows = {item.label: row for item, row in zip(self.chain, table, strict=False)}
+        for number, label in enumerate(stems):
+            if label in rows:
+                places[number] = rows[label][N_STEM] = address_of(arena.float32(channels, max_block))
+        words[G_STEMS], words[G_STEM_COUNT] = address_of(places), len(stems)
         self.latency_samples = sum(n.latency_samples for n in self.nodes)
         self.tail_samples = sum(n.tail_samples for n in self.nodes)
         words[G_NODES] = len(self.chain)

@@ -135,6 +135,8 @@ class Host:
         Values on top of the preset's, by ``plugin.param``.
     record : Path, optional
         Record to this WAV or FLAC file, or into this folder; see `rtgan.recorder.Recorder`.
+    stems : sequence of str
+        Plugins of the chain behind which the sound is recorded too, to a file of its own each.
     pre_roll_s : float
         How much of what was heard before it a recording that begins while playing holds, 0 to 60.
     wait_s : float
@@ -176,6 +178,7 @@ class Host:
         out_channels: Sequence[int] | None = None,
         settings: Mapping[str, object] | None = None,
         record: Path | str | None = None,
+        stems: Sequence[str] = (),
         pre_roll_s: float = 0.0,
         wait_s: float = math.inf,
         monitor: str | None = None,
@@ -192,6 +195,7 @@ class Host:
         self.preset = presets.load(preset) if isinstance(preset, str) else preset
         self.block = block
         self._source = source
+        self._stems = _check_stems(stems, self.preset)
         self._listeners: list[Callable[[Record], None]] = [on_record] if on_record is not None else []
         self.prepare: offline.Prepare | None = None
         self._settings = dict(settings or {})
@@ -215,6 +219,7 @@ class Host:
             out_map=tuple(c - 1 for c in outs),
             monitor_map=tuple(c - 1 for c in here),
             tape_frames=_TAPE_FRAMES if record or pre_roll_s else 0,
+            stems=len(stems),
         )
         self._keep_frames = round(pre_roll_s * self.sample_rate_hz)
         self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
@@ -323,7 +328,9 @@ class Host:
         graph = {k: v for k, v in (settings or {}).items() if not k.startswith("host.")}
         for name in set(settings or {}) - set(graph):
             self.set(name, (settings or {})[name])
-        return offline.build(preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph)
+        return offline.build(
+            preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph, self._stems
+        )
 
     # --- life ---
 
@@ -342,7 +349,7 @@ class Host:
             self._stream = self._open(self.input, self.output)
         try:
             if self._record is not None:
-                self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels)
+                self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels, stems=self._stems)
                 # What the values are before anything can change them.
                 self._recorder.begin(0, self._past)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
@@ -521,7 +528,7 @@ class Host:
         with self._polling:
             self.stop_recording()
             try:
-                recorder = Recorder(path, self.sample_rate_hz, self.engine.channels)
+                recorder = Recorder(path, self.sample_rate_hz, self.engine.channels, stems=self._stems)
             except OSError as problem:
                 raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
             self._poll()
@@ -893,6 +900,18 @@ class Host:
         if known is not None:
             label = known[0].chain[record.a].label
             self._did(Step(record.when, label, graph=self._adopted.get(record.b, 0), level=int(record.x)))
+
+
+def _check_stems(stems: Sequence[str], preset: Preset) -> tuple[str, ...]:
+    known = presets.labels(preset.chain)
+    for stem in stems:
+        if stem not in known:
+            raise UsageError(
+                f"there is no '{stem}' in the preset {preset.name}; it holds: {', '.join(known) or 'nothing'}"
+            )
+        if stem == "dry" or list(stems).count(stem) > 1:
+            raise UsageError(f"a stem cannot be called {stem}: there would be two files of that name")
+    return tuple(stems)
 
 
 def _monitor_parts(text: str) -> tuple[str, tuple[int, ...]]:

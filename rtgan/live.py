@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         "in_channels": args.in_channels,
         "out_channels": args.out_channels,
         "record": args.record,
+        "stems": args.stem,
         "pre_roll_s": args.pre_roll,
         "wait_s": args.wait_device,
         "monitor": args.monitor,

@@ -213,6 +213,7 @@ def build(
     max_block: int,
     channels: int,
     settings: Mapping[str, object] | None = None,
+    stems: Sequence[str] = (),
 ) -> Graph:
     """A graph of a preset with settings on top; `UsageError` for a setting that does not fit."""
     items = preset.items()
@@ -229,7 +230,7 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms)
+    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, stems)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
