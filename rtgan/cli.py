@@ -31,6 +31,7 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan live`` and ``run_live.py``."""
     add = parser.add_argument
     add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: podcast)")
+    add("--model", metavar="FILE", help="play a model of your own: TorchScript, nn~ (.ts) or Neutone (.nm)")
     add("--input", metavar="DEV", help="input device: index, name or unique part of a name")
     add("--output", metavar="DEV", help="output device")
     add("--virtual-mic", nargs="?", const=VIRTUAL_MIC, metavar="NAME",

@@ -150,7 +150,9 @@ def _show_entry(label: str, entry: Entry) -> None:
     from rtgan import presets as files
     from rtgan.plugin import plugin_class
 
-    what = plugin_class(entry.plugin).description if files.has_run(entry) else "code, which has not been run"
+    what = "code, which has not been run"
+    if files.has_run(entry) or not files.is_code(entry):
+        what = plugin_class(entry.plugin).description
     print(f"\n{label}: {what}")
     if files.is_code(entry):
         print(f"  {entry.plugin}, sha256 {entry.hashes['plugin']}")

@@ -94,5 +94,7 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
         settle_samples=at_host(inner.settle_samples),
         readings=inner.readings,
         lanes=lanes,
+        wait=inner.wait,
+        problems=inner.problems,
         keep=(inner.keep, trip, *ways),
     )

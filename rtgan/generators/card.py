@@ -161,6 +161,14 @@ def read_extra(path: str | Path, name: str) -> bytes | None:
     return None
 
 
+def has_card(path: str | Path) -> bool:
+    """Whether a file is a TorchScript model with a card; False for whatever else it is."""
+    try:
+        return read_extra(path, "card.json") is not None
+    except RtganError:
+        return False
+
+
 def read_card(path: str | Path) -> Card:
     """Read and check the card of a TorchScript model [main thread; no torch].
 

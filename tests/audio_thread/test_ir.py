@@ -31,6 +31,7 @@ CALLS_THROUGH_POINTERS = {
     "rtgan.plugins.howl._process",
     "rtgan.resampling._process",
     "rtgan.resampling._reset",
+    "rtgan.worker.node.process",
 }
 
 
