@@ -108,9 +108,12 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("devices", help="list audio devices")
     listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and compare presets"))
-    info = commands.add_parser("info", help="show the card of a model or a preset")
+    info = commands.add_parser("info", help="show what a model or a preset is")
     info.add_argument("file", metavar="FILE|NAME")
-    doctor = commands.add_parser("doctor", help="check this machine for live audio")
+    doctor = commands.add_parser("doctor", help="check this machine for live audio, or a model before a show")
+    doctor.add_argument("model", nargs="?", metavar="MODEL", help="a model file: say whether it holds on this machine")
+    doctor.add_argument("--block", type=int, default=128, metavar="N", help="the device's block (default: 128)")
+    doctor.add_argument("--rate", type=int, default=48000, metavar="HZ", help="the device's rate (default: 48000)")
     doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
     bench.add_argument("what", nargs="?", choices=("kernels", "engine", "generators", "control"), help="default: all")
@@ -182,6 +185,11 @@ def _dispatch(args: argparse.Namespace) -> int:
         return ctl.run(args)
     if args.command in ("devices", "presets", "info"):
         return int(getattr(listing, args.command)(args))
+    if args.command == "doctor" and args.model is not None:
+        warm.announce()
+        from rtgan import model_check
+
+        return model_check.check(args.model, args.block, args.rate)
     if args.command == "doctor":
         from rtgan import doctor
 

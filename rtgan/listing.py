@@ -35,6 +35,7 @@ def devices(args: argparse.Namespace) -> int:
 
 def info(args: argparse.Namespace) -> int:
     """Print the card of a model or a preset, by path or by name."""
+    from rtgan import model_check
     from rtgan import presets as files
     from rtgan.generators import library
 
@@ -46,7 +47,7 @@ def info(args: argparse.Namespace) -> int:
     if model is None:
         known = ", ".join([*files.names(), *library.names()])
         raise UsageError(f"there is no file, preset or model '{name}'; known are: {known}")
-    print(library.describe(model))
+    print(model_check.describe(model))
     return 0
 
 

@@ -42,7 +42,7 @@ ORDER = (
     "host",
     "control",
     "panel",
-    "demo warm",
+    "demo warm model_check",
     "live batch listing bench",
     "doctor",
     "cli",

@@ -162,11 +162,8 @@ def read_extra(path: str | Path, name: str) -> bytes | None:
 
 
 def has_card(path: str | Path) -> bool:
-    """Whether a file is a TorchScript model with a card; False for whatever else it is."""
-    try:
-        return read_extra(path, "card.json") is not None
-    except RtganError:
-        return False
+    """Whether a TorchScript model has a card; `RtganError` for a file that is none."""
+    return read_extra(path, "card.json") is not None
 
 
 def read_card(path: str | Path) -> Card:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from rtgan.errors import RtganError
+from rtgan.worker.delay import delay_of
 from rtgan.worker.spec import BOOL, BUFFER, FLOAT, INT, LATENTS, TENSOR, TEXT, Attribute, Method, Spec
 
 Tensor = torch.Tensor
@@ -242,7 +243,7 @@ class Player:
         self._modules = [copy.deepcopy(self._pristine) for _ in range(self._copies)]
         self._call = calling(self.spec, self.choices)
         self._set_to: list[float | None] = [None] * len(self.knobs)
-        self._past = list(self._values)
+        self._past: list[float] = []
 
     def _attributes(self, values: Sequence[float]) -> None:
         for attribute in self.spec.attributes:
@@ -278,6 +279,7 @@ class Player:
         """
         channels, block = sound.shape
         self._attributes(values)
+        past = self._past or values  # the first block begins where it ends
         if self._streams > 1 or self._takes == channels == 1:
             rows = sound[:, None]
         elif self._takes <= 1:
@@ -287,7 +289,7 @@ class Player:
         parts = torch.split(rows, 1) if self._copies > 1 else (rows,)
         made = []
         for module, part in zip(self._modules, parts, strict=True):
-            y = self._call(module, part, self._past, values)
+            y = self._call(module, part, past, values)
             if y.dim() != 3 or y.shape[-1] != block or y.shape[0] != part.shape[0]:
                 raise RtganError(f"it gives {tuple(y.shape)} for a block of {block} samples")
             made.append(y)
@@ -597,18 +599,6 @@ def _measured(spec: Spec, name: str, choices: Choices, module: Any) -> Method:
         return method
     lag, alike = delay_of(sound[0].numpy(), out[0].numpy())
     return replace(method, delay_samples=lag if alike > 0.5 else -1)
-
-
-def delay_of(sound: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> tuple[int, float]:
-    """By how many samples one sound is later than another, and how alike they are then, 0 to 1."""
-    n = min(len(sound), len(out))
-    a, b = sound[:n].astype(np.float64), out[:n].astype(np.float64)
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    if not np.isfinite(scale) or scale < 1e-12:
-        return 0, 0.0
-    cross = np.fft.irfft(np.fft.rfft(b, 2 * n) * np.conj(np.fft.rfft(a, 2 * n)))[:n]
-    lag = int(np.abs(cross).argmax())
-    return lag, float(abs(cross[lag])) / scale
 
 
 # --- measuring ---
