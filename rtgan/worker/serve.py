@@ -99,6 +99,7 @@ def main(connection: socket.socket, memory: int | None) -> None:
             return
         spec, choices = Spec.of(job["spec"]), Choices(**job["choices"])
         if job["do"] == "time":
+            _become_urgent()
             line.say(timing=dialects.timing(spec, choices, job["blocks"], job["limit_s"]))
             return
         assert memory is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from support import speechlike
 
-from rtgan import offline, presets
+from rtgan import cli as command_line
+from rtgan import model_check, offline, presets
 from rtgan.errors import UsageError
 from rtgan.host import Host
+from rtgan.worker import spec as specs
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -69,7 +72,7 @@ def test_a_preset_by_name_loads_a_model_only_with_its_hash(preset: Path, monkeyp
     with pytest.raises(UsageError, match=r"zoo.ts is code: it is loaded only for a preset given by its path, or with"):
         presets.load(str(preset), "pinned")
     listed = presets.load(str(preset), "never")
-    assert "model.gain" not in listed.values() and not presets.has_run(listed.chain[1])
+    assert "model.pair_1" not in listed.values() and not presets.has_run(listed.chain[1])
 
 
 def test_a_model_is_swapped_in_while_it_plays(preset: Path, zoo: Path) -> None:
@@ -96,7 +99,40 @@ def test_the_command_line_plays_a_model(cli: Cli, zoo: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "sha256" in done.stdout and "model" in done.stdout
-    done = cli("live", "--model", zoo / "gone.ts")
-    assert done.returncode == 2 and done.stderr.endswith(f"there is no model file {zoo / 'gone.ts'}\n")
-    done = cli("live", "--model", zoo / "zoo.ts", "--preset", "podcast")
-    assert done.returncode == 2 and "--model" in done.stderr
+
+
+def test_what_the_command_line_cannot_play_is_one_sentence(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["live", "--model", str(zoo / "gone.ts")]) == 2
+    assert capsys.readouterr().err == f"rtgan: there is no model file {zoo / 'gone.ts'}\n"
+    assert command_line.main(["live", "--model", str(zoo / "zoo.ts"), "--preset", "podcast"]) == 2
+    assert "--model plays a model and nothing else" in capsys.readouterr().err
+    assert command_line.main(["info", str(zoo / "cuda.ts")]) == 1
+    assert "it wants CUDA" in capsys.readouterr().err
+
+
+def test_info_shows_what_a_model_is(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["info", str(zoo / "latents.ts")]) == 0
+    told = capsys.readouterr().out
+    for words in ("an nn~ model", "44100 Hz", "multiples of 16", "16 x every 16 samples ((signal) z 0", "in a worker",
+                  specs.hash_of(zoo / "latents.ts")):  # fmt: skip
+        assert words in told
+    assert command_line.main(["info", str(zoo / "new.nm")]) == 0
+    told = capsys.readouterr().out
+    assert "a Neutone model" in told and "50 (0 to 100)" in told and "Neutone SDK 1.5.2" in told
+
+
+def test_doctor_says_whether_a_model_holds_and_keeps_what_it_measured(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_check, "_ROUNDS", 30)
+    path = tmp_path / "fir.ts"
+    path.write_bytes((zoo / "fir.ts").read_bytes())
+    assert command_line.main(["doctor", str(path), "--block", "64", "--rate", "44100"]) == 0
+    told = capsys.readouterr().out
+    assert "smallest safe block" in told and "caches" in told
+    kept = json.loads(path.with_name("fir.ts.latency.json").read_text())
+    assert kept["measured_samples"] == kept["declared_samples"] > 0
+    assert kept["sha256"] == specs.hash_of(path) and kept["methods"] == {"forward": 3}
+    monkeypatch.setattr(model_check, "SAFE", 0.0)
+    assert command_line.main(["doctor", str(path)]) == 1
+    assert "will not hold on this machine" in capsys.readouterr().out
