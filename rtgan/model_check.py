@@ -14,7 +14,8 @@ from rtgan import offline, presets
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import card, library
 from rtgan.generators.files import write_atomically
-from rtgan.worker import nursery, spec
+from rtgan.generators.program import Program
+from rtgan.worker import lowered, nursery, spec
 from rtgan.worker.delay import delay_of
 from rtgan.worker.spec import LATENTS, Method, Spec
 
@@ -58,10 +59,20 @@ def describe(name: str | Path) -> str:
     rows.append(("state", {"": "none", "buffers": "in caches", "attributes": "in its attributes"}[found.state]))
     rows.append(("streams", "side by side in one call" if found.rows else "a copy of it for each"))
     rows += [("note", finding) for finding in found.findings]
-    rows.append(("runs", "in a worker, as TorchScript"))
+    program, why = _lowered(found)
+    native = f"on the audio thread, in blocks of {lowered.block_for(found, 0)}" if program is not None else ""
+    rows.append(("runs", native or f"in a worker, as TorchScript: {why}"))
     rows.append(("sha256", found.sha256))
     title = found.about.get("name") or path.name
     return "\n".join([title, *(f"  {label:20} {text}" for label, text in rows)])
+
+
+def _lowered(found: Spec) -> tuple[Program | None, str]:
+    choices = {
+        "method": "", "ranges": "", "attributes": "", "block": lowered.block_for(found, 0), "seed": 0, "threads": 1,
+        "rate_hz": found.rate_hz or 48000, "channels": 1,
+    }  # fmt: skip
+    return lowered.lower(found, choices)
 
 
 def _method(m: Method) -> str:
@@ -130,6 +141,11 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
     print()
     for note in notes:
         print(f"  !   {note}")
+    program, why = _lowered(found)
+    if program is not None:
+        print(f"  ok  it runs on the audio thread itself, in blocks of {lowered.block_for(found, 0)}; in a worker:")
+    else:
+        print(f"  it runs in a worker: {why}")
     if safe is None:
         print(f"  NO  it takes longer than {100 * SAFE:.0f} % of every block: it will not hold on this machine")
         return 1
@@ -166,7 +182,7 @@ def _timing(found: Spec, block: int, rate_hz: int) -> dict[str, float]:
 def _measure(found: Spec, rate_hz: int, block: int, margin: int, device_block: int) -> tuple[int, int | None]:
     """Declared and measured latency of the plugin in an engine; None where nothing can be recognised."""
     preset = presets.of_model(found.path)
-    options = {**preset.chain[0].options, "block_samples": str(block), "margin_samples": str(margin)}
+    options = {**preset.chain[0].options, "run": "worker", "block_samples": str(block), "margin_samples": str(margin)}
     preset = replace(preset, chain=(replace(preset.chain[0], options=options),))
     renderer = offline.Renderer(preset, rate_hz, 1)
     declared = renderer.latency_samples

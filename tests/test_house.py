@@ -55,7 +55,8 @@ FRONT_DOOR = "rtgan"
 #: What training may use of the rest.
 TRAIN_USES = {"errors", "version", "kernel_cache", "kernels"}
 #: Where torch may be imported: with the module, and inside functions.
-TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects", "rtgan.worker.serve")
+TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects",
+                     "rtgan.worker.lowering", "rtgan.worker.serve")  # fmt: skip
 TORCH_IN_FUNCTIONS = ("rtgan.generators.library", "rtgan.bench.")
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from rtgan.errors import UsageError
-from rtgan.generators import card, library
+from rtgan.generators import blocks, card, library
+from rtgan.generators.compile import compile
 from rtgan.params import Param, ParamSet
 from rtgan.plugin import Activation, NativeNode, Plugin
 from rtgan.plugins.denoise import Denoise
+from rtgan.worker import lowered
+from rtgan.worker import node as sides
 from rtgan.worker import spec as specs
 from rtgan.worker.node import LEAST_MARGIN
 from rtgan.worker.spec import Spec
 
 _LATE = ("dry", "silence")
+_RUN = ("auto", "worker")
 _variants: dict[tuple[str, ...], type[Plugin]] = {}
 
 
@@ -33,6 +38,8 @@ class Model(Plugin):
         ``name low high; ...`` of parameters whose range no file tells.
     late : {"dry", "silence"}
         What is heard where an answer is missing.
+    run : {"auto", "worker"}
+        Whether it may run on the audio thread itself, where that is possible.
     block_samples, margin_samples, rate_hz, seed, threads : str
         See `settings`.
     """
@@ -40,7 +47,7 @@ class Model(Plugin):
     id = "model"
     name = "Model"
     description = "A TorchScript model of your own, nn~ and Neutone files included, in a process of its own."
-    options = frozenset({"model", "method", "attributes", "ranges", "late"})
+    options = frozenset({"model", "method", "attributes", "ranges", "late", "run"})
     required = ("model",)
     settings = ParamSet(
         [
@@ -76,11 +83,16 @@ class Model(Plugin):
 
     def __init__(
         self, model: str, method: str = "", attributes: str = "", ranges: str = "", late: str = "dry",
-        block_samples: str = "0", margin_samples: str = "0", rate_hz: str = "0", seed: str = "0", threads: str = "1",
+        run: str = "auto", block_samples: str = "0", margin_samples: str = "0", rate_hz: str = "0", seed: str = "0",
+        threads: str = "1",
     ) -> None:  # fmt: skip
         if late not in _LATE:
             raise UsageError(f"late is '{late[:40]}'; allowed: {' or '.join(_LATE)}")
+        if run not in _RUN:
+            raise UsageError(f"run is '{run[:40]}'; allowed: {' or '.join(_RUN)}")
         assert self.spec is not None, "made through `variant`"
+        self._native = run == "auto"
+        self._wanted = int(block_samples)
         self._dry = 1.0 if late == "dry" else 0.0
         self._block = self.spec.block_for(int(block_samples))
         self._margin = int(margin_samples) or max(self._block, LEAST_MARGIN)
@@ -98,11 +110,14 @@ class Model(Plugin):
 
     def activate(self, activation: Activation) -> NativeNode:
         """[main] See `rtgan.plugin.Plugin.activate`."""
-        from rtgan.worker import node
         from rtgan.worker.worker import Worker
 
         assert self.spec is not None
         rate = activation.sample_rate_hz
+        if self._native:
+            node = self._lowered(activation)
+            if node is not None:
+                return node
         worker = Worker(
             self.spec,
             {**self._choices, "rate_hz": rate, "channels": activation.channels},
@@ -113,9 +128,9 @@ class Model(Plugin):
             self._dry,
         )
         return NativeNode(
-            int(node.process.address),
+            int(sides.process.address),
             worker.node.address,
-            int(node.reset.address),
+            int(sides.reset.address),
             latency_samples=worker.node.latency_samples + max(0, self._method.delay_samples),
             tail_samples=2 * rate,
             settle_samples=rate // 4,
@@ -123,6 +138,23 @@ class Model(Plugin):
             wait=worker.wait,
             problems=worker.problems,
             keep=(worker,),
+        )
+
+    def _lowered(self, activation: Activation) -> NativeNode | None:
+        """The model as machine code, where it can be lowered."""
+        assert self.spec is not None
+        block = lowered.block_for(self.spec, self._wanted)
+        program, why = lowered.lower(
+            self.spec, {**self._choices, "block": block, "rate_hz": activation.sample_rate_hz, "channels": 1}
+        )
+        if program is None:
+            self.notice += f"; in a worker: {why}"
+            return None
+        self.notice += "; native"
+        method = self._method
+        own = replace(activation, params={p: activation.params[p] for p in self.params})
+        return blocks.activate(
+            compile(program), block, method.sounds_in, method.channels_out, method.delay_samples, own
         )
 
 

@@ -18,7 +18,7 @@ import torch
 
 from rtgan.errors import RtganError
 from rtgan.kernels.native import flush_denormals, kernel, load_acquire, store_release
-from rtgan.worker import dialects
+from rtgan.worker import dialects, lowering
 from rtgan.worker.dialects import Choices, Player
 from rtgan.worker.layout import (
     ANSWERED,
@@ -84,8 +84,8 @@ class _Line:
 def main(connection: socket.socket, memory: int | None) -> None:
     """Do the job that stands in the first line that arrives.
 
-    ``{"do": "look", "path", "sha256"}``, ``{"do": "time", "spec", "choices", "blocks", "limit_s"}`` or
-    ``{"do": "play", "spec", "choices", "layout"}``.
+    ``{"do": "look", "path", "sha256"}``, ``{"do": "time", "spec", "choices", "blocks", "limit_s"}``,
+    ``{"do": "lower", "spec", "choices", "out"}`` or ``{"do": "play", "spec", "choices", "layout"}``.
     """
     line = _Line(connection)
     line.say(pid=os.getpid())
@@ -101,6 +101,10 @@ def main(connection: socket.socket, memory: int | None) -> None:
         if job["do"] == "time":
             _become_urgent()
             line.say(timing=dialects.timing(spec, choices, job["blocks"], job["limit_s"]))
+            return
+        if job["do"] == "lower":
+            lowering.lower(spec, choices, job["out"])
+            line.say(lowered=True)
             return
         assert memory is not None
         _play(line, memory, Player(spec, choices), Layout(**job["layout"]))

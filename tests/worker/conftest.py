@@ -28,10 +28,12 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_model_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rtgan.worker import spec
+    from rtgan.worker import lowered, spec
 
     kept = _kept_in(tmp_path_factory)
+    name = lowered._kept
     monkeypatch.setattr(spec, "_kept", lambda sha256: kept / f"{sha256}.json")
+    monkeypatch.setattr(lowered, "_kept", lambda *key: kept / name(*key).name)
 
 
 def _kept_in(factory: pytest.TempPathFactory) -> Path:

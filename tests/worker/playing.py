@@ -25,7 +25,7 @@ class Rig:
         self, model: Path, rate: int = 48000, channels: int = 1, patient: bool = True,
         values: dict[str, float] | None = None, **options: str,
     ) -> None:  # fmt: skip
-        given = {"model": str(model), **options}
+        given = {"model": str(model), "run": "worker", **options}
         made = plugin_class("model").variant(given, load=True)
         assert made is not None
         self.engine = Engine(rate, channels, max_block=512)
