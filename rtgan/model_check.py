@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from rtgan import offline, presets
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import card, library
+from rtgan.generators.compile import compile
 from rtgan.generators.files import write_atomically
 from rtgan.generators.program import Program
 from rtgan.worker import lowered, nursery, spec
@@ -50,8 +52,10 @@ def describe(name: str | Path) -> str:
         rows.append((f"method {LATENTS}", "encode, your hands on the latents, decode"))
     block = found.block_for(0)
     first = found.method("")
-    whole = 2 * block + max(0, first.delay_samples)
-    rows.append(("latency", f"{whole} samples at its rate: a block, a margin as long, its own {_delay(first)}"))
+    program, why = _lowered(found)
+    whole = max(0, first.delay_samples) + (lowered.block_for(found, 0) if program is not None else 2 * block)
+    parts = "a block" if program is not None else "a block, a margin as long"
+    rows.append(("latency", f"{whole} samples at its rate: {parts}, its own {_delay(first)}"))
     rows += [(f"parameter {k.param.id}", f"{k.param.text(k.param.default)} ({k.param.allowed})") for k in found.knobs()]
     for attribute in found.attributes:
         if any(t > spec.FLOAT for t in attribute.types):
@@ -59,7 +63,6 @@ def describe(name: str | Path) -> str:
     rows.append(("state", {"": "none", "buffers": "in caches", "attributes": "in its attributes"}[found.state]))
     rows.append(("streams", "side by side in one call" if found.rows else "a copy of it for each"))
     rows += [("note", finding) for finding in found.findings]
-    program, why = _lowered(found)
     native = f"on the audio thread, in blocks of {lowered.block_for(found, 0)}" if program is not None else ""
     rows.append(("runs", native or f"in a worker, as TorchScript: {why}"))
     rows.append(("sha256", found.sha256))
@@ -114,23 +117,47 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
     found = spec.look(path)
     own_hz = found.rate_hz or rate_hz
     print(f"{path}, sha256 {found.sha256}")
+    print(f"  device: blocks of {device_block} at {rate_hz} Hz; the model runs at {own_hz} Hz")
+    program, why = _lowered(found)
+    if program is not None:
+        return _check_native(found, path, program, own_hz, rate_hz, device_block)
+    print(f"  it runs in a worker: {why}\n")
     sizes = found.blocks or tuple(b for b in _BLOCKS if b % found.ratio == 0) or (found.ratio, 2 * found.ratio)
     default = found.block_for(0)
     sizes = tuple(sorted({*sizes, default}))
     # The device's block at the model's rate: answers are due in its callbacks.
     step = math.ceil(device_block * own_hz / rate_hz)
-    print(f"  device: blocks of {device_block} at {rate_hz} Hz; the model runs at {own_hz} Hz\n")
     print("   block   budget      p50      p99      max   share")
     safe: tuple[int, int] | None = None
     timings: dict[int, dict[str, float]] = {}
     for block in sizes:
         timings[block] = measured = _timing(found, block, own_hz)
-        budget_ms = 1e3 * block / own_hz
-        share = measured["p99_ms"] / budget_ms
-        figures = "".join(f"{measured[k]:7.2f}ms" for k in ("p50_ms", "p99_ms", "max_ms"))
-        print(f"  {block:6}{budget_ms:7.2f}ms{figures}{100 * share:7.0f}%", flush=True)
+        share = _row(block, own_hz, measured)
         if share <= SAFE and safe is None:
             safe = block, step + _FADE + math.ceil(measured["p99_ms"] * 1e-3 * own_hz / SAFE)
+    for note in _notes(found, timings):
+        print(f"  !   {note}")
+    if safe is None:
+        print(f"  NO  it takes longer than {100 * SAFE:.0f} % of every block: it will not hold on this machine")
+        return 1
+    block, margin = safe
+    print(f"  ok  smallest safe block: {block}, with a margin of {margin} samples")
+    print(f"      block_samples: {block}")
+    print(f"      margin_samples: {margin}")
+    options = {"run": "worker", "block_samples": str(block), "margin_samples": str(margin)}
+    return _latency(found, path, options, rate_hz, device_block, timings)
+
+
+def _row(block: int, rate_hz: int, measured: dict[str, float]) -> float:
+    """Print a line of the table; the share of a block's time that its slowest answers take."""
+    budget_ms = 1e3 * block / rate_hz
+    share = measured["p99_ms"] / budget_ms
+    figures = "".join(f"{measured[k]:7.2f}ms" for k in ("p50_ms", "p99_ms", "max_ms"))
+    print(f"  {block:6}{budget_ms:7.2f}ms{figures}{100 * share:7.0f}%", flush=True)
+    return share
+
+
+def _notes(found: Spec, timings: dict[int, dict[str, float]]) -> list[str]:
     notes = list(found.findings)
     if not all(t["finite"] for t in timings.values()):
         notes.append("full scale, noise or silence make it put out what is no number")
@@ -138,32 +165,58 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
         notes.append(f"it puts out up to {20 * math.log10(peak):.1f} dBFS: the limiter will hold that down")
     if found.state:
         notes.append(f"it remembers what it has heard ({'caches' if found.state == 'buffers' else 'attributes'})")
-    print()
-    for note in notes:
+    return notes
+
+
+def _check_native(found: Spec, path: Path, program: Program, own_hz: int, rate_hz: int, device_block: int) -> int:
+    net = compile(program)
+    arena, block = net.arena(), lowered.block_for(found, 0)
+    rng = np.random.default_rng(0)
+    spent, peak, finite = [], 0.0, True
+    for _ in range(_ROUNDS):
+        net.inputs[0].of(arena)[:] = 0.1 * rng.standard_normal(net.inputs[0].shape)
+        begin = time.perf_counter()
+        net.run(arena)
+        spent.append(1e3 * (time.perf_counter() - begin))
+        loudest = float(np.abs(net.outputs[0].of(arena)).max())
+        peak, finite = max(peak, loudest), finite and math.isfinite(loudest)
+    p50, p99 = np.percentile(spent, [50, 99])
+    figures = {"p50_ms": float(p50), "p99_ms": float(p99), "max_ms": max(spent), "peak": peak, "finite": float(finite)}
+    print("  it runs on the audio thread itself\n")
+    print("   block   budget      p50      p99      max   share")
+    share = _row(block, own_hz, figures)
+    for note in _notes(found, {block: figures}):
         print(f"  !   {note}")
-    program, why = _lowered(found)
-    if program is not None:
-        print(f"  ok  it runs on the audio thread itself, in blocks of {lowered.block_for(found, 0)}; in a worker:")
-    else:
-        print(f"  it runs in a worker: {why}")
-    if safe is None:
-        print(f"  NO  it takes longer than {100 * SAFE:.0f} % of every block: it will not hold on this machine")
+    if share > SAFE:
+        print(
+            f"  NO  it takes longer than {100 * SAFE:.0f} % of a block: say run: worker in the preset, and look again"
+        )
         return 1
-    block, margin = safe
-    latency = _measure(found, rate_hz, block, margin, device_block)
-    side = _write(found, path, rate_hz, block, margin, latency, timings)
-    print(f"  ok  smallest safe block: {block}, with a margin of {margin} samples")
-    print(f"      block_samples: {block}")
-    print(f"      margin_samples: {margin}")
-    declared, measured_samples = latency
+    return _latency(found, path, {}, rate_hz, device_block, {block: figures})
+
+
+def _latency(
+    found: Spec, path: Path, options: dict[str, str], rate_hz: int, device_block: int, timings: dict[int, Any]
+) -> int:
+    """Print and keep declared and measured latency; 0 if they are the same."""
+    declared, measured = _measure(found, options, rate_hz, device_block)
     said = f"{declared} samples, {1e3 * declared / rate_hz:.1f} ms at {rate_hz} Hz"
-    if measured_samples is None:
+    if measured is None:
         print(f"  ok  latency {said} as declared; what comes out is too unlike what goes in to measure it")
     else:
-        same = measured_samples == declared
-        print(f"  {'ok' if same else 'NO'}  latency {said}; measured {measured_samples}")
-    print(f"      {side}")
-    return 0
+        print(f"  {'ok' if measured == declared else 'NO'}  latency {said}; measured {measured}")
+    side = path.with_name(f"{path.name}.latency.json")
+    data = {
+        "sha256": found.sha256, "rate_hz": rate_hz, "options": options, "declared_samples": declared,
+        "measured_samples": measured, "methods": {n: m.delay_samples for n, m in found.methods.items()},
+        "timing": {str(b): t for b, t in timings.items()},
+    }  # fmt: skip
+    try:
+        write_atomically(side, json.dumps(data, indent=1).encode() + b"\n")
+        print(f"      written to {side}")
+    except OSError as problem:
+        print(f"      not written to {side}: {problem.strerror}")
+    return int(measured is not None and measured != declared)
 
 
 def _timing(found: Spec, block: int, rate_hz: int) -> dict[str, float]:
@@ -179,33 +232,14 @@ def _timing(found: Spec, block: int, rate_hz: int) -> dict[str, float]:
     return timing
 
 
-def _measure(found: Spec, rate_hz: int, block: int, margin: int, device_block: int) -> tuple[int, int | None]:
+def _measure(found: Spec, options: dict[str, str], rate_hz: int, device_block: int) -> tuple[int, int | None]:
     """Declared and measured latency of the plugin in an engine; None where nothing can be recognised."""
     preset = presets.of_model(found.path)
-    options = {**preset.chain[0].options, "run": "worker", "block_samples": str(block), "margin_samples": str(margin)}
-    preset = replace(preset, chain=(replace(preset.chain[0], options=options),))
-    renderer = offline.Renderer(preset, rate_hz, 1)
+    entry = replace(preset.chain[0], options={**preset.chain[0].options, **options})
+    renderer = offline.Renderer(replace(preset, chain=(entry,)), rate_hz, 1)
     declared = renderer.latency_samples
     sound = (0.1 * np.random.default_rng(0).standard_normal(rate_hz + declared)).astype(np.float32)
     pieces = np.arange(device_block, len(sound), device_block)
     out = np.concatenate([renderer.push(part[None])[0] for part in np.split(sound, pieces)])
     lag, alike = delay_of(sound, out)
     return declared, lag if alike > 0.5 else None
-
-
-def _write(
-    found: Spec, path: Path, rate_hz: int, block: int, margin: int, latency: tuple[int, int | None], timings: Any
-) -> str:
-    """Keep what was measured beside the model; where it lies, or why it does not."""
-    side = path.with_name(f"{path.name}.latency.json")
-    data = {
-        "sha256": found.sha256, "rate_hz": rate_hz, "block_samples": block, "margin_samples": margin,
-        "declared_samples": latency[0], "measured_samples": latency[1],
-        "methods": {n: asdict(m)["delay_samples"] for n, m in found.methods.items()},
-        "timing_ms": {str(b): t for b, t in timings.items()},
-    }  # fmt: skip
-    try:
-        write_atomically(side, json.dumps(data, indent=1).encode() + b"\n")
-    except OSError as problem:
-        return f"what was measured could not be written to {side}: {problem.strerror}"
-    return f"written to {side}"

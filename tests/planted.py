@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from rtgan.generators import blocks
+from rtgan.generators.compile import compile
+from rtgan.generators.program import Program, Storage, View
 from rtgan.kernels.native import f32p, i64p, node
 from rtgan.memory import address_of
 from rtgan.params import Param, ParamSet, param_next
@@ -121,3 +126,18 @@ class Unattended(Plugin):
         return NativeNode(
             int(worker.process.address), side.address, int(worker.reset.address), latency_samples=side.latency_samples
         )
+
+
+class Halved(Plugin):
+    """A lowered model that multiplies by a half."""
+
+    id = "halved"
+    name = "Halved"
+    description = "A lowered model that multiplies by a half."
+
+    def activate(self, activation: Activation) -> NativeNode:
+        given, made = (View(k, 0, (1, 1, 64), (64, 64, 1)) for k in range(2))
+        half = {"op": "mul", "args": {"self": {"t": given.json()}, "other": 0.5}, "out": [made.json()], "at": ""}
+        storages = [Storage(64, "input", -1), Storage(64, "temp", -1)]
+        program = Program([half], storages, [given], [made], np.zeros(0, np.float32))
+        return blocks.activate(compile(program, use_cache=False), 64, 1, 1, 0, activation)

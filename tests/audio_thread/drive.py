@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import violations
 from numpy.typing import NDArray
-from planted import Poison, Unattended
+from planted import Halved, Poison, Unattended
 
 from rtgan import events
 from rtgan import switchboard as sb
@@ -163,6 +163,7 @@ def cases() -> dict[str, Case]:
     )  # fmt: skip
     # Every other block of it is answered, the others never are.
     made["worker"] = Case((), 2, script=sweep, more=[ChainItem(Unattended())])
+    made["lowered"] = Case((), 2, script=sweep, more=[ChainItem(Halved())])
     made["poison"] = Case(
         ("highpass",), 1, script=poison, expected=frozenset({events.FAULT, events.RECOVERED}),
         more=[ChainItem(Poison())],

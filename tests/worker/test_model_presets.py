@@ -113,8 +113,8 @@ def test_what_the_command_line_cannot_play_is_one_sentence(zoo: Path, capsys: py
 def test_info_shows_what_a_model_is(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["info", str(zoo / "latents.ts")]) == 0
     told = capsys.readouterr().out
-    for words in ("an nn~ model", "44100 Hz", "multiples of 16", "16 x every 16 samples ((signal) z 0", "in a worker",
-                  specs.hash_of(zoo / "latents.ts")):  # fmt: skip
+    known = ("an nn~ model", "44100 Hz", "multiples of 16", "16 x every 16 samples ((signal) z 0")
+    for words in (*known, "on the audio thread, in blocks of 64", specs.hash_of(zoo / "latents.ts")):
         assert words in told
     assert command_line.main(["info", str(zoo / "new.nm")]) == 0
     told = capsys.readouterr().out
@@ -129,10 +129,20 @@ def test_doctor_says_whether_a_model_holds_and_keeps_what_it_measured(
     path.write_bytes((zoo / "fir.ts").read_bytes())
     assert command_line.main(["doctor", str(path), "--block", "64", "--rate", "44100"]) == 0
     told = capsys.readouterr().out
-    assert "smallest safe block" in told and "caches" in told
+    assert "on the audio thread itself" in told and "caches" in told
     kept = json.loads(path.with_name("fir.ts.latency.json").read_text())
     assert kept["measured_samples"] == kept["declared_samples"] > 0
     assert kept["sha256"] == specs.hash_of(path) and kept["methods"] == {"forward": 3}
+    path = tmp_path / "chance.ts"
+    path.write_bytes((zoo / "chance.ts").read_bytes())
+    assert command_line.main(["doctor", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "smallest safe block" in told and "it runs in a worker: chance plays a part in it" in told
+    kept = json.loads(path.with_name("chance.ts.latency.json").read_text())
+    assert (
+        kept["measured_samples"] == kept["declared_samples"]
+        and f"margin_samples: {kept['options']['margin_samples']}" in told
+    )
     monkeypatch.setattr(model_check, "SAFE", 0.0)
     assert command_line.main(["doctor", str(path)]) == 1
     assert "will not hold on this machine" in capsys.readouterr().out
