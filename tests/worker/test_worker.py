@@ -167,10 +167,10 @@ def test_offline_a_worker_that_dies_ends_the_render_in_one_sentence(zoo: Path) -
     from rtgan import presets
     from rtgan.offline import Renderer
 
-    renderer = Renderer(presets.of_model(str(zoo / "fir.ts")), 48000, 1)
+    renderer = Renderer(presets.of_model(str(zoo / "zoo.ts")), 48000, 1)
     renderer.push(np.zeros((1, 4096), np.float32))
     os.kill(renderer.graph.nodes[0].keep[0].pid, signal.SIGKILL)
-    with pytest.raises(RtganError, match=r"the worker of .*fir\.ts died"):
+    with pytest.raises(RtganError, match=r"the worker of .*zoo\.ts died"):
         for _ in range(100):
             renderer.push(np.zeros((1, 4096), np.float32))
 
