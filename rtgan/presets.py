@@ -548,7 +548,7 @@ def _option(
         if shipped is None:
             known = ", ".join(library.names())
             raise reader.error(
-                fields[key], f"there is no model '{value[:60]}'; allowed are a model file and the shipped {known}"
+                fields[key], f"there is no model '{value[:60]}'; allowed are a .ts file and the shipped {known}"
             )
         if node is not None:
             hashes[key] = _checked(reader, node, str(shipped))
