@@ -1,4 +1,3 @@
-# ruff: noqa: UP006, UP035 (what TorchScript wants)
 """A module as nn~'s own package exports it."""
 
 from __future__ import annotations
