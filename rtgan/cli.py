@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rtgan import __version__, listing, warm
-from rtgan.errors import RtganError
+from rtgan.errors import RtganError, UsageError
 
 #: What the virtual microphone is called unless somebody calls it otherwise.
 VIRTUAL_MIC = "rtgan microphone"
@@ -59,6 +61,13 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--osc", metavar="[HOST:]PORT", help="listen for OSC on this UDP port (of this machine alone by default)")
     add("--no-panel", action="store_true", help="serve no panel (a page on this machine that shows and turns it all)")
     add("--panel-port", type=int, metavar="PORT", help="serve the panel on this port (default: 8020 or any free one)")
+    add(
+        "--panel-host",
+        metavar="ADDR",
+        help="let other machines reach the panel, with a password: 0.0.0.0 or one address",
+    )
+    add("--panel-password-file", type=Path, metavar="FILE",
+        help="where that password stands (default: $RTGAN_PANEL_PASSWORD, or asked for)")  # fmt: skip
     add("--telemetry", type=Path, metavar="FILE.jsonl", help="write what the audio thread reports")
 
 
@@ -106,17 +115,21 @@ def _parser() -> argparse.ArgumentParser:
 
         ctl.add_arguments(control)
 
-    commands.add_parser("devices", help="list audio devices")
-    listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and compare presets"))
+    devices = commands.add_parser("devices", help="list audio devices")
+    devices.add_argument("--json", action="store_true", help="for other programs")
+    listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and move presets"))
     info = commands.add_parser("info", help="show what a model or a preset is")
     info.add_argument("file", metavar="FILE|NAME")
     doctor = commands.add_parser("doctor", help="check this machine for live audio, or a model before a show")
     doctor.add_argument("model", nargs="?", metavar="MODEL", help="a model file: say whether it holds on this machine")
     doctor.add_argument("--block", type=int, default=128, metavar="N", help="the device's block (default: 128)")
     doctor.add_argument("--rate", type=int, default=48000, metavar="HZ", help="the device's rate (default: 48000)")
-    doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement")
+    doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement; 0: none")
+    doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
-    bench.add_argument("what", nargs="?", choices=("kernels", "engine", "generators", "control"), help="default: all")
+    bench.add_argument(
+        "what", nargs="?", choices=("kernels", "engine", "generators", "control", "panel"), help="default: all"
+    )
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
 
     train = commands.add_parser("train", help="train a generator (needs rtgan[torch])")
@@ -155,8 +168,15 @@ def guarded(run: Callable[[], int]) -> int:
         return 1
 
 
+def _look_for_servers() -> None:
+    """PortAudio waits for servers when it begins: time in which everything else is loaded."""
+    with suppress(Exception):  # told by whoever needs it
+        import sounddevice  # noqa: F401
+
+
 def play(args: argparse.Namespace) -> int:
     """``rtgan live``."""
+    threading.Thread(target=_look_for_servers, daemon=True).start()
     # Importing the engine is what compiles it the first time.
     warm.announce()
     from rtgan import live
@@ -186,6 +206,8 @@ def _dispatch(args: argparse.Namespace) -> int:
     if args.command in ("devices", "presets", "info"):
         return int(getattr(listing, args.command)(args))
     if args.command == "doctor" and args.model is not None:
+        if args.json:
+            raise UsageError("--json is for the report on the machine; what is measured of a model is written beside it")
         warm.announce()
         from rtgan import model_check
 

@@ -129,6 +129,8 @@ class Preset:
         The file it came from.
     trusted : bool
         Whether it was given by its path, so that code it names may run without a hash.
+    edited : bool
+        Whether its chain is not the one of its file any more.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Preset:
     morph: str = ""
     path: Path | None = field(default=None, compare=False)
     trusted: bool = field(default=False, compare=False)
+    edited: bool = field(default=False, compare=False)
 
     def items(self) -> list[ChainItem]:
         """Fresh plugin instances for a `rtgan.graph.Graph` [main]; runs the code of ``.py`` plugins.

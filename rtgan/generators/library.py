@@ -217,6 +217,12 @@ def describe(name: str | Path) -> str:
     """A model's card as text for people."""
     path = _resolve(name)
     card = read_card(path)
+    rows = [f"  {label:12} {value}" for label, value in facts(path, card)]
+    return "\n".join([f"{card.name}: {card.description}", *rows])
+
+
+def facts(path: Path, card: Card) -> list[tuple[str, str]]:
+    """What a model's card says, for people: what and how much of it, in the order in which to read it."""
     hop_ms = 1e3 * card.hop_samples / card.sample_rate_hz
     latency_ms = 1e3 * card.latency_samples / card.sample_rate_hz
     rows: list[tuple[str, str]] = [
@@ -252,7 +258,7 @@ def describe(name: str | Path) -> str:
     beside = path.with_suffix(SUFFIX)
     rows.append(("lowered", str(beside) if beside.is_file() else "on first use, with torch"))
     rows.append(("sha256", card.sha256))
-    return "\n".join([f"{card.name}: {card.description}", *(f"  {label:12} {value}" for label, value in rows)])
+    return rows
 
 
 def _figure(value: object) -> str:
