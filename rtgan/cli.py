@@ -207,7 +207,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         return int(getattr(listing, args.command)(args))
     if args.command == "doctor" and args.model is not None:
         if args.json:
-            raise UsageError("--json is for the report on the machine; what is measured of a model is written beside it")
+            raise UsageError("--json is for the report on the machine; what is measured of a model lies beside it")
         warm.announce()
         from rtgan import model_check
 

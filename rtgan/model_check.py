@@ -44,7 +44,8 @@ def describe(name: str | Path) -> str:
     found = spec.look(path)
     kind = {"nn~": "an nn~ model", "neutone": "a Neutone model", "module": "a plain TorchScript module"}[found.kind]
     rows = [("kind", kind), *((k, v) for k, v in found.about.items() if v)]
-    rows.append(("sample rate", f"{found.rate_hz} Hz" if found.rate_hz else "the engine's"))
+    rates = found.rates_hz or ((found.rate_hz,) if found.rate_hz else ())
+    rows.append(("sample rate", f"{' or '.join(map(str, rates))} Hz" if rates else "the engine's"))
     blocks = f"{', '.join(map(str, found.blocks))} samples" if found.blocks else f"multiples of {found.ratio}"
     rows.append(("blocks", f"{blocks}; {found.block_for(0)} unless the preset says otherwise"))
     rows += [(f"method {n}", _method(m)) for n, m in found.methods.items()]
@@ -115,7 +116,7 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
         print("It runs on the audio thread itself; `rtgan bench generators` measures it.")
         return 0
     found = spec.look(path)
-    own_hz = found.rate_hz or rate_hz
+    own_hz = rate_hz if rate_hz in found.rates_hz else found.rate_hz or rate_hz
     print(f"{path}, sha256 {found.sha256}")
     print(f"  device: blocks of {device_block} at {rate_hz} Hz; the model runs at {own_hz} Hz")
     program, why = _lowered(found)

@@ -98,8 +98,8 @@ class Model(Plugin):
         self._margin = int(margin_samples) or max(self._block, LEAST_MARGIN)
         if self._margin < LEAST_MARGIN:
             raise UsageError(f"margin_samples is {self._margin}; allowed: 0 for a whole block, or from {LEAST_MARGIN}")
-        rate = int(rate_hz) or self.spec.rate_hz
-        self.rates_hz = (rate,) if rate else ()
+        own = self.spec.rates_hz or ((self.spec.rate_hz,) if self.spec.rate_hz else ())
+        self.rates_hz = (int(rate_hz),) if int(rate_hz) else own
         self._method = self.spec.method(method)
         self._choices: dict[str, Any] = {
             "method": method, "ranges": ranges, "attributes": attributes, "block": self._block, "seed": int(seed),

@@ -411,7 +411,7 @@ def _look_nn(path: str, sha256: str, module: Any, names: Sequence[str]) -> Spec:
         findings.append("it does not say its sample rate; 44100 Hz is assumed (rate_hz in the preset says otherwise)")
     ratio = max(max(m.ratio_in, m.ratio_out) for m in methods.values())
     about = {n: str(getattr(module, n)) for n in _ABOUT if hasattr(module, n)}
-    return Spec(path, sha256, "nn~", rate or 44100, ratio, methods=methods, attributes=tuple(attributes),
+    return Spec(path, sha256, "nn~", rate or 44100, (), ratio, methods=methods, attributes=tuple(attributes),
                 about=about, findings=tuple(findings))  # fmt: skip
 
 
@@ -467,7 +467,7 @@ def _look_neutone(path: str, sha256: str, module: Any, text: str, names: Sequenc
     findings = [] if not _flag(data.get("is_experimental")) else ["its authors call it experimental"]
     rate = min(rates, key=lambda r: abs(r - 48000)) if rates else 0
     method = Method(1 if mono_in else 2, 1, 1 if mono_out else 2, 1, delay_samples=delay)
-    return Spec(path, sha256, "neutone", rate, 1, tuple(blocks), {"forward": method}, about=about,
+    return Spec(path, sha256, "neutone", rate, tuple(rates), 1, tuple(blocks), {"forward": method}, about=about,
                 controls=tuple(controls), gains=gains, findings=tuple(findings))  # fmt: skip
 
 
@@ -507,7 +507,7 @@ def _look_module(path: str, sha256: str, module: Any) -> Spec:
                 rate = int(getattr(module, "sample_rate", 0) or getattr(module, "sr", 0) or 0)
                 findings = () if rate else ("it does not say its sample rate and gets the engine's",)
                 method = Method(channels, 1, out, 1)
-                return Spec(path, sha256, "module", rate, ratio, methods={"forward": method}, shape=shape,
+                return Spec(path, sha256, "module", rate, (), ratio, methods={"forward": method}, shape=shape,
                             findings=findings)  # fmt: skip
     raise RtganError(f"{path} takes no sound: {said}")
 

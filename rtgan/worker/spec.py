@@ -96,6 +96,8 @@ class Spec:
     kind : {"nn~", "neutone", "module"}
     rate_hz : int
         0 where it does not say.
+    rates_hz : tuple of int
+        All that it can run at, where it says so.
     ratio : int
         Blocks are multiples of it.
     blocks : tuple of int
@@ -124,6 +126,7 @@ class Spec:
     sha256: str
     kind: str
     rate_hz: int = 0
+    rates_hz: tuple[int, ...] = ()
     ratio: int = 1
     blocks: tuple[int, ...] = ()
     methods: Mapping[str, Method] = field(default_factory=dict)
@@ -153,7 +156,7 @@ class Spec:
             Attribute(a["name"], tuple(a["types"]), tuple(a["values"])) for a in data["attributes"]
         )
         made["controls"] = tuple((int(c[0]), c[1], c[2], *map(float, c[3:])) for c in data["controls"])
-        for name in ("blocks", "findings"):
+        for name in ("blocks", "rates_hz", "findings"):
             made[name] = tuple(data[name])
         return Spec(**made)
 

@@ -130,6 +130,7 @@ def test_both_dialects_of_neutone(zoo: Path, dialect: str, plain: float) -> None
 def test_dry_is_as_late_as_wet_and_gains_are_in_db(zoo: Path) -> None:
     rig = Rig(zoo / "new.nm", values={"cut": 0, "wet": 0.5, "dry": 0.5})
     assert np.abs(rig.run(SOUND) - delayed(SOUND, rig.latency)).max() < 1e-6
+    assert Rig(zoo / "new.nm", 44100).latency == rig.latency, "at a rate of its own nothing is resampled"
     rig = Rig(zoo / "new.nm", values={"cut": 0, "input_gain_db": -20, "output_gain_db": 14})
     assert np.abs(rig.run(SOUND) - 10 ** (-0.3) * delayed(SOUND, rig.latency)).max() < 1e-6
 

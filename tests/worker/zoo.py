@@ -365,7 +365,7 @@ OLD_DIALECT: dict[str, Any] = {
     },
 }  # fmt: skip
 NEW_DIALECT: dict[str, Any] = {
-    **OLD_DIALECT, "sdk_version": "1.5.2",
+    **OLD_DIALECT, "sdk_version": "1.5.2", "native_sample_rates": [44100, 48000],
     "neutone_parameters": {
         "p1": {"name": "cut", "description": "how much it turns down", "default_value": 50.0, "used": True,
                "type": "continuous", "min_value": 0.0, "max_value": 100.0},
