@@ -679,6 +679,17 @@ class Graph:
             for name, address in readings.items()
         }
 
+    def wait_for_workers(self) -> None:
+        """Let nodes wait for whoever answers them in another process, as a file has the time to; before it plays."""
+        for node in self.nodes:
+            if node.wait is not None:
+                node.wait()
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong outside the audio thread so far, a sentence each."""
+        return [problem for node in self.nodes if node.problems is not None for problem in node.problems()]
+
     @property
     def faults(self) -> dict[str, int]:
         """Non-finite outputs so far, by label."""

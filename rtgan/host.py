@@ -904,6 +904,7 @@ class Host:
         if counters.tape_dropped_frames:
             lost = counters.tape_dropped_frames / self.sample_rate_hz
             problems.append(f"the recording is silent for {lost:.2f} s that could not be written in time")
+        warnings = (*self._warnings, *self._graph.problems)
         return Stats(
             seconds=counters.position_samples / self.sample_rate_hz,
             in_db=self._meters[0],
@@ -919,7 +920,7 @@ class Host:
             problems=tuple(problems),
             dropped=counters.events_dropped,
             readings=self._graph.readings,
-            warnings=self._warnings,
+            warnings=warnings,
             device=self._device,
             late=counters.callbacks_late,
             shed=self._graph.shed,

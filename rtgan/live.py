@@ -46,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if args.panel_port is not None and (args.no_panel or not 0 < args.panel_port < 65536):
         allowed = "--no-panel leaves none" if args.no_panel else "allowed: 1 to 65535"
         raise UsageError(f"--panel-port {args.panel_port} cannot be served; {allowed}")
+    if args.model is not None and args.preset is not None:
+        raise UsageError("--model plays a model and nothing else; a preset with `plugin: model` plays it among others")
     panel = {"port": args.panel_port, **_outside(args)}
-    preset = presets.load(args.preset or _DEFAULT_PRESET)
+    preset = presets.of_model(args.model) if args.model is not None else presets.load(args.preset or _DEFAULT_PRESET)
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
     if args.monitor_mix is not None:
         if args.monitor is None:

@@ -129,6 +129,10 @@ class Renderer:
         frames = np.ascontiguousarray(samples.T, dtype=np.float32)
         out = self.engine.render(frames)
         self.engine.poll()
+        # Nodes wait for their workers here: what went wrong with one is in the sound.
+        for graph in self._graphs:
+            if problems := graph.problems:
+                raise RtganError(problems[0])
         self._position += len(frames)
         return np.ascontiguousarray(out.T)
 
@@ -140,6 +144,7 @@ class Renderer:
 
     def _publish(self, preset: Preset, settings: Mapping[str, object] | None, keep: bool = False) -> None:
         self.graph = build(preset, self.sample_rate_hz, self.engine.max_block, self.channels, settings)
+        self.graph.wait_for_workers()
         if self._prepare is not None:
             self._prepare(self.engine, self.graph, preset)
         self.engine.publish(self.graph, keep)
@@ -455,7 +460,7 @@ def _logged_preset(text: str, where: str, allow_code: bool) -> Preset:
     """A preset of an event log; `UsageError` for one that names files of its own, unless they are allowed."""
     preset = presets.parse(text, f"{where} preset", code="never")
     files = [e.plugin for e in preset.chain if presets.is_code(e)]
-    files += [v for e in preset.chain for v in e.options.values() if v.endswith(library.MODEL_SUFFIX)]
+    files += [v for e in preset.chain for v in e.options.values() if v.endswith(library.MODEL_SUFFIXES)]
     if files and not allow_code:
         raise UsageError(
             f"{where}: the performance names {', '.join(files)}; a plugin file is code and a model file is not one of "
