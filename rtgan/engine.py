@@ -27,6 +27,7 @@ from rtgan.events import (
     ring_drop,
     ring_peek,
     ring_push,
+    ring_refused,
     waiting_add,
     waiting_room,
     waiting_take,
@@ -40,6 +41,7 @@ from rtgan.graph import (
     G_SETTLE,
     Graph,
     graph_bypass,
+    graph_midi,
     graph_reset,
     graph_run,
     graph_set,
@@ -102,11 +104,11 @@ from rtgan.switchboard import (
     E_TAPE_MAP, E_FADE, E_FADE_SAMPLES, E_STOPPED, E_IN_METER, E_OUT_METER, E_METER_SAMPLES, E_LIMITER,
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
-    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING,
-) = range(54)  # fmt: skip
+    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING, E_REFUSED,
+) = range(55)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE = range(56, 58)
-E_MAILBOX, E_PANIC, E_READING = 64, 65, 66  # a cache line of their own: both threads write it
+E_MAILBOX, E_PANIC, E_READING, E_LET_GO = 64, 65, 66, 67  # a cache line of their own: both threads write it
 _WORDS = 80
 
 #: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
@@ -309,10 +311,21 @@ def _end_panic(engine: Any) -> None:
 
 
 @inline
+def _play(engine: Any, message: Any, port: Any) -> None:
+    """Hand a MIDI message to what plays notes, and report it."""
+    e = i64p(engine)
+    ring_push(e[E_TELEMETRY], events.HEARD, e[E_POSITION], message, port, 0.0, 0.0, 0.0, 0.0)
+    if e[E_ACTIVE] != 0:
+        graph_midi(e[E_ACTIVE], message, port)
+    if e[E_NEXT] != 0:
+        graph_midi(e[E_NEXT], message, port)
+
+
+@inline
 def _midi(engine: Any, message: Any, port: Any) -> None:
     """Carry out a MIDI message at the present position."""
     e = i64p(engine)
-    ring_push(e[E_TELEMETRY], events.HEARD, e[E_POSITION], message, port, 0.0, 0.0, 0.0, 0.0)
+    _play(engine, message, port)
     status = message & 0xF0
     if status == 0xF0 or status < 0x80:
         return
@@ -455,6 +468,8 @@ def _apply(engine: Any, record: Any) -> None:
         _set(engine, words[3], words[2], floats[4], np.int64(floats[5]))
     elif kind == events.MIDI:
         _midi(engine, words[2], words[3])
+    elif kind == events.PLAY:
+        _play(engine, words[2], words[3])
     elif kind == events.PANIC:
         e[E_PANIC_ASKED] = 1
     elif kind == events.FADE_OUT:
@@ -542,6 +557,12 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
     _take_events(engine)
     if load_acquire(engine + 8 * E_PANIC) != 0:
         e[E_PANIC_ASKED] = exchange(engine + 8 * E_PANIC, 0)
+    # A message that found no room may have been the end of a note: no note may hang.
+    refused = ring_refused(e[E_NATIVE])
+    if refused != e[E_REFUSED] or load_acquire(engine + 8 * E_LET_GO) != 0:
+        e[E_REFUSED] = refused
+        exchange(engine + 8 * E_LET_GO, 0)
+        _play(engine, 0xFF, -1)
     start = 0
     while start < n:
         while waiting_time(e[E_WAITING], _NEVER) <= e[E_POSITION]:
@@ -829,6 +850,10 @@ class Engine:
     def midi(self, message: bytes, when: int = events.NOW, port: int = 0) -> bool:
         """Send a MIDI message of one to three bytes through the routes; False if the inbox is full."""
         return self.send(Record(events.MIDI, when, int.from_bytes(message, "little"), port))
+
+    def let_go(self) -> None:
+        """End every note: a message has been lost, which may have been the end of one. Any thread."""
+        _exchange(self.address + 8 * E_LET_GO, 1)
 
     def panic(self) -> None:
         """Silence, everything back to zero, sound comes back; needs no room in the inbox. Any thread."""

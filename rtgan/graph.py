@@ -44,8 +44,8 @@ _G_WORDS = 16
 # Words of a node.
 (
     N_PROCESS, N_STATE, N_RESET, N_LATENCY, N_DRY, N_DRY_MASK, N_DRY_POSITION, N_BYPASS, N_MIX, N_PRESENT,
-    N_DRY_GAIN, N_MODE, N_HOLD, N_HOLD_LENGTH, N_HOLD_FIRST, N_SETTLE, N_FAULTS, N_THROUGH,
-) = range(18)  # fmt: skip
+    N_DRY_GAIN, N_MODE, N_HOLD, N_HOLD_LENGTH, N_HOLD_FIRST, N_SETTLE, N_FAULTS, N_THROUGH, N_MIDI,
+) = range(19)  # fmt: skip
 _N_WORDS = 24
 _N_BYTES = 8 * _N_WORDS
 
@@ -161,6 +161,16 @@ def graph_reset(graph: Any) -> None:
         w[N_HOLD_LENGTH] = w[N_HOLD_FIRST]
         param_jump(w[N_PRESENT], 1.0)
         param_jump(w[N_DRY_GAIN], 1.0)
+
+
+@inline
+def graph_midi(graph: Any, message: Any, port: Any) -> None:
+    """[audio] Hand a MIDI message to every node that plays notes, at the present sample."""
+    g = i64p(graph)
+    for k in range(g[G_NODES]):
+        w = i64p(g[G_TABLE] + k * _N_BYTES)
+        if w[N_MIDI] != 0:
+            call_node(w[N_MIDI], w[N_STATE], message, port)
 
 
 @inline
@@ -290,6 +300,7 @@ class Graph:
             row_words[N_PROCESS] = node.process
             row_words[N_STATE] = node.state
             row_words[N_RESET] = node.reset
+            row_words[N_MIDI] = node.midi
             row_words[N_LATENCY] = node.latency_samples
             row_words[N_DRY] = address_of(dry)
             row_words[N_DRY_MASK] = length - 1

@@ -61,6 +61,8 @@ class Step:
         For a parameter: length of its ramp, 0 for its own.
     panic : bool
         Everything was silenced and reset.
+    midi, port : bytes, int
+        A message for what plays notes; what it did to parameters stands in steps of their own.
     """
 
     position: int
@@ -71,6 +73,8 @@ class Step:
     graph: int = 0
     ramp_samples: int = 0
     panic: bool = False
+    midi: bytes = b""
+    port: int = 0
 
 
 class Renderer:
@@ -183,6 +187,9 @@ class Renderer:
         taken = True
         if step.panic:
             taken = self.engine.send(Record(events.PANIC, events.NOW))
+        elif step.midi:
+            message = int.from_bytes(step.midi, "little")
+            taken = self.engine.send(Record(events.PLAY, events.NOW, message, step.port))
         elif step.param:
             graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
             index, param = find(graph, step.param)
@@ -350,7 +357,7 @@ def log_step(step: Step) -> str:
 
 
 def log_midi(position: int, message: bytes, port: int) -> str:
-    """A line of an event log for those who edit it: what it did stands in lines of its own."""
+    """A line of an event log: what it did to parameters stands in lines of its own."""
     return json.dumps({"position": position, "midi": message.hex(" "), "port": port})
 
 
@@ -392,9 +399,14 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
         preset = _logged_preset(head["preset"], f"{path}:1", allow_code)
         for number, line in enumerate(lines[1:], 2):
             entry = json.loads(line)
-            if "midi" in entry or "marker" in entry or "part" in entry:
+            if "marker" in entry or "part" in entry:
                 continue
-            if "panic" in entry:
+            if "midi" in entry:
+                message = bytes.fromhex(entry["midi"])
+                if not 1 <= len(message) <= 3:
+                    raise ValueError(f"a message of {len(message)} bytes is none of MIDI")
+                found.append((Step(int(entry["position"]), midi=message, port=int(entry["port"])), number))
+            elif "panic" in entry:
                 found.append((Step(int(entry["position"]), panic=True), number))
             elif "preset" in entry:
                 loaded = _logged_preset(entry["preset"], f"{path}:{number}", allow_code)

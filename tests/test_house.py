@@ -22,7 +22,7 @@ ORDER = (
     "kernels",
     "errors version memory kernel_cache",
     "params",
-    "events",
+    "events notes",
     "plugin",
     "resampling",
     "graph",

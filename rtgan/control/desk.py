@@ -16,7 +16,7 @@ from pathlib import Path
 import rtmidi
 
 from rtgan import bindings as maps
-from rtgan import events, setlist, snapshots
+from rtgan import events, notes, setlist, snapshots
 from rtgan.bindings import HOST_TARGETS, Binding
 from rtgan.control.feedback import Feedback
 from rtgan.control.jack import MOST_INPUTS, NO_LIBRARY, JackMidi
@@ -212,6 +212,7 @@ class Desk:
         if self._jack is not None and self._jack.gone:
             self._jack.close()
             self._jack = None
+            self.host.engine.let_go()
             self.failures["JACK"] = "the server has gone"
             changed = True
         elif self._jack is None and time.monotonic() - self._jack_tried > 5 * _SCAN_S:
@@ -223,6 +224,10 @@ class Desk:
                 self.host.warn(f"the MIDI port '{name}' takes no part: {reason}")
         if self._polled is not None:
             changed |= self._polled.scan()
+        for backend in (self._jack, self._polled):
+            while backend is not None and backend.lost:
+                # Keys that were down on it would sound for ever.
+                self.host.engine.midi(bytes([notes.LET_GO]), port=backend.lost.pop())
         return changed
 
     def send(self, message: bytes, port: str = "") -> None:
@@ -247,7 +252,8 @@ class Desk:
 
     def _take(self) -> None:
         for port, message in self._polled.poll() if self._polled is not None else ():
-            self.host.engine.midi(message.data, port=port)
+            if not self.host.engine.midi(message.data, port=port):
+                self.host.engine.let_go()
 
     def _rescan(self) -> None:
         # What is told in the very period in which a port is connected may be lost: it is told once more.
