@@ -16,18 +16,26 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import runtime as _numba_runtime
 from numba.core.caching import Cache
 from numba.extending import intrinsic as _intrinsic
 
+from rtgan import kernel_cache
+
 # numba types its decorators for Python callers; what they make is called from compiled code.
 intrinsic: Any = _intrinsic
-cfunc: Any = numba.cfunc
+_cfunc: Any = numba.cfunc
 _njit: Any = numba.njit
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _ours(cache: Any) -> bool:
+    module: str = cache._py_func.__module__
+    return module.startswith("rtgan.")
 
 
 def _look_into_the_cache_first() -> None:
@@ -41,7 +49,7 @@ def _look_into_the_cache_first() -> None:
     original = library.load_overload
 
     def load_overload(self: Any, sig: Any, target_context: Any) -> Any:
-        if not self._py_func.__module__.startswith("rtgan."):
+        if not _ours(self):
             return original(self, sig, target_context)
         runtime: Any = _numba_runtime.rtsys  # type: ignore[attr-defined]
         runtime.initialize(target_context)  # symbols that wrappers of array functions are linked with
@@ -52,7 +60,56 @@ def _look_into_the_cache_first() -> None:
         library.load_overload = load_overload
 
 
+def _keep_machine_code_only() -> None:
+    """Cache our functions without their LLVM code, beside the machine code.
+
+    numba keeps it for functions that would inline a cached one. Ours are called by address or from Python, and
+    reading it was most of the time that a start needs to load the callback. Only the names that it defines stay.
+    """
+    library: Any = Cache
+    original = library.save_overload
+
+    def lean(reduced: Any) -> Any:
+        match reduced:
+            case ((str() as name, "object", (bytes() as machine, bytes() as code)), *rest):
+                module = llvm.parse_bitcode(code)
+                defined = (v.name for v in (*module.functions, *module.global_variables) if not v.is_declaration)
+                names = llvm.parse_assembly("\n".join(f'@"{symbol}" = global i8 0' for symbol in defined))
+                return ((name, "object", (machine, names.as_bitcode())), *rest)
+        return reduced
+
+    def save_overload(self: Any, sig: Any, data: Any) -> None:
+        reduce = getattr(getattr(self, "_impl", None), "reduce", None)
+        if _ours(self) and reduce is not None:
+            self._impl.reduce = lambda result: lean(reduce(result))
+        original(self, sig, data)
+
+    library.save_overload = save_overload
+
+
 _look_into_the_cache_first()
+_keep_machine_code_only()
+
+
+def _cached(decorate: Any, function: Any) -> Any:
+    """Decorate with the compiled form kept in the folder of the function's module."""
+    others = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = str(kernel_cache.folder(function.__module__))  # type: ignore[attr-defined]
+    try:
+        return decorate(function)
+    finally:
+        numba.config.CACHE_DIR = others  # type: ignore[attr-defined]
+
+
+def cfunc(signature: Any, *, cache: bool = False, **options: Any) -> Any:
+    """`numba.cfunc`, with the cache that belongs to the function's module."""
+
+    def decorate(function: Any) -> Any:
+        compiled = _cfunc(signature, cache=cache, **options)
+        return _cached(compiled, function) if cache else compiled(function)
+
+    return decorate
+
 
 #: Options of every kernel on raw memory. ``fastmath`` is chosen kernel by kernel: in sample-rate loops it
 #: would break bit-exact block-size invariance.
@@ -72,9 +129,10 @@ def kernel(*signatures: Any, fastmath: bool = False) -> Callable[[_F], _F]:
         def call(*arguments: Any) -> Any:
             nonlocal compiled
             if compiled is None:
-                compiled = _njit(
+                decorator = _njit(
                     list(signatures), cache=True, nogil=True, fastmath=fastmath, error_model="numpy", boundscheck=False
-                )(function)
+                )
+                compiled = _cached(decorator, function)
             return compiled(*arguments)
 
         return cast(_F, call)

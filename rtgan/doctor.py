@@ -146,7 +146,7 @@ def installed(version: Callable[[str], str | None] = _version) -> list[Finding]:
 
 def kernels() -> list[Finding]:
     """The cache of compiled kernels."""
-    folder = kernel_cache.folder()
+    folder = kernel_cache.root()
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     if not kernel_cache.is_persistent():
         return [
@@ -155,7 +155,7 @@ def kernels() -> list[Finding]:
                 "make that folder writable, or set RTGAN_CACHE_DIR to one that is",
             )
         ]
-    if not (folder / "warm").exists():
+    if not kernel_cache.warm_marker().exists():
         return [
             Finding(
                 f"{folder} is not warm ({size / 1e6:.1f} MB): the next start compiles, which takes up to a minute",

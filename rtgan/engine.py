@@ -38,9 +38,9 @@ from rtgan.graph import (
     G_LATENCY,
     G_ROUTES,
     G_SERIAL,
-    G_SETTLE,
     Graph,
     graph_bypass,
+    graph_inherit,
     graph_midi,
     graph_reset,
     graph_run,
@@ -104,8 +104,9 @@ from rtgan.switchboard import (
     E_TAPE_MAP, E_FADE, E_FADE_SAMPLES, E_STOPPED, E_IN_METER, E_OUT_METER, E_METER_SAMPLES, E_LIMITER,
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
-    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING, E_REFUSED,
-) = range(55)  # fmt: skip
+    E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING, E_SWAP_WAIT,
+    E_REFUSED,
+) = range(56)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE = range(56, 58)
 E_MAILBOX, E_PANIC, E_READING, E_LET_GO = 64, 65, 66, 67  # a cache line of their own: both threads write it
@@ -191,6 +192,7 @@ def _take_graph(engine: Any) -> None:
     else:
         e[E_NEXT] = graph
         e[E_SWAP_AT] = 0
+        e[E_SWAP_WAIT] = graph_inherit(graph, e[E_ACTIVE])
 
 
 @inline
@@ -219,9 +221,9 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             b[i] = a[i]
     graph_run(e[E_ACTIVE], io, n, telemetry, position)
     graph_run(e[E_NEXT], other, n, telemetry, position)
-    # The new graph is heard only once it has seen its latency and settling time of input. Graphs of the same
-    # delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
-    begin = i64p(e[E_NEXT])[G_LATENCY] + i64p(e[E_NEXT])[G_SETTLE]
+    # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
+    # the same delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
+    begin = e[E_SWAP_WAIT]
     own = i64p(e[E_NEXT])[G_FADE]
     length = own if own > 0 else e[E_SWAP_FADE]
     at = e[E_SWAP_AT]

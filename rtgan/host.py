@@ -317,7 +317,7 @@ class Host:
             # The fade is a matter of milliseconds; a device that has gone never answers.
             self._silent.wait(0.5)
         if self._gone_at is None:
-            self.stuck = not self._stream.close()
+            self.stuck = not self._stream.close(last=True)
         if self.stuck:
             # PortAudio may still call into this memory: it must not be given back.
             _STUCK.append(self)

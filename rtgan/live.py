@@ -26,6 +26,8 @@ from rtgan.io.virtual_mic import VirtualMic
 from rtgan.panel import link
 from rtgan.presets import Preset
 
+#: What the servers of sound and controllers may take to let go at the end.
+_LEAVE_S = 15.0
 _STATUS_S = 0.1
 _PLAIN_STATUS_S = 5.0
 _DEFAULT_PRESET = "podcast"
@@ -129,17 +131,23 @@ def _say_reloaded(preset: Preset) -> None:
 
 def _play(host: Host, args: argparse.Namespace, write: Any, until_source_ends: bool = False) -> int:
     halt = threading.Event()
-    with _signals(halt), _controls(host, args) as desk:
-        host.start()
-        try:
-            if host.wait_first_block():
-                warm.done()
-                _announce(host)
-                _announce_midi(desk, args)
-            _wait(host, halt, args.seconds, until_source_ends, write)
-            lost = not host.running and not halt.is_set()
-        finally:
-            host.stop()
+    leave = threading.Timer(_LEAVE_S, _leave)
+    leave.daemon = True
+    try:
+        with _signals(halt), _controls(host, args) as desk:
+            host.start()
+            try:
+                if host.wait_first_block():
+                    warm.done()
+                    _announce(host)
+                    _announce_midi(desk, args)
+                _wait(host, halt, args.seconds, until_source_ends, write)
+                lost = not host.running and not halt.is_set()
+            finally:
+                leave.start()
+                host.stop()
+    finally:
+        leave.cancel()
     stats = host.stats()
     problems = list(stats.problems)
     print(_summary(stats), flush=True)
@@ -155,6 +163,12 @@ def _play(host: Host, args: argparse.Namespace, write: Any, until_source_ends: b
     if problem is not None:
         raise problem
     return 0
+
+
+def _leave() -> None:
+    """A server that hangs keeps whoever says goodbye to it, without end; a recording is complete as it stands."""
+    print("rtgan: the audio or MIDI server does not answer: left without it", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool, write: Any) -> None:

@@ -50,6 +50,8 @@ class Arena:
         self._canaries: list[NDArray[np.uint64]] = []
         self._lock = lock
         self.locked = lock
+        #: Address and bytes of every piece handed out, in order, and whether it is one that nobody writes.
+        self.pieces: list[tuple[int, int, bool]] = []
         self.keep: list[Any] = []
 
     def _chunk(self, size: int) -> None:
@@ -77,25 +79,40 @@ class Arena:
         self._used += size + _ALIGN
         return address
 
+    def _piece(self, size_bytes: int, constant: bool = False) -> int:
+        address = self.allocate(size_bytes)
+        self.pieces.append((address, -(-max(size_bytes, 1) // _ALIGN) * _ALIGN, constant))
+        return address
+
     def int64(self, count: int) -> NDArray[np.int64]:
         """A zeroed int64 array."""
-        return _view(self.allocate(8 * count), np.int64, count)
+        return _view(self._piece(8 * count), np.int64, count)
 
     def float64(self, count: int) -> NDArray[np.float64]:
         """A zeroed float64 array."""
-        return _view(self.allocate(8 * count), np.float64, count)
+        return _view(self._piece(8 * count), np.float64, count)
 
     def float32(self, *shape: int) -> NDArray[np.float32]:
         """A zeroed float32 array of the given shape."""
         count = int(np.prod(shape))
-        return _view(self.allocate(4 * count), np.float32, count).reshape(shape)
+        return _view(self._piece(4 * count), np.float32, count).reshape(shape)
 
     def put(self, values: NDArray[Any]) -> int:
-        """Copy an array into the arena; returns its address."""
+        """Copy an array that stays as it is into the arena; returns its address."""
         source = np.ascontiguousarray(values)
-        address = self.allocate(source.nbytes)
+        address = self._piece(source.nbytes, constant=True)
         ctypes.memmove(address, source.ctypes.data, source.nbytes)
         return address
+
+    def words(self, address: int, size_bytes: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """A piece as int64, and which of its words are addresses within pieces of this arena."""
+        words = _view(address, np.int64, size_bytes // 8)
+        pieces = np.array(sorted(self.pieces), np.int64)
+        first, last = pieces[:, 0], pieces[:, 0] + pieces[:, 1]
+        inside = (words >= first[0]) & (words <= last.max())
+        near = words[inside]
+        inside[inside] = near <= last[np.searchsorted(first, near, "right") - 1]
+        return words, inside
 
     @property
     def size_bytes(self) -> int:

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 from rtgan import kernel_cache
 
 
-def _marker() -> Path:
-    return kernel_cache.folder() / "warm"
-
-
 def announce() -> None:
     """Say that native code is about to be compiled, if it is."""
-    if not _marker().exists():
+    if not kernel_cache.warm_marker().exists():
         print("compiling native code for this machine, once (under a minute) ...", file=sys.stderr, flush=True)
 
 
 def done() -> None:
     """Note that what playing needs has been compiled."""
-    if not _marker().exists():
-        _marker().touch()
+    if not kernel_cache.warm_marker().exists():
+        kernel_cache.warm_marker().touch()
 
 
 def main() -> int:
     """Build and run every factory preset."""
-    if _marker().exists():
+    if kernel_cache.warm_marker().exists():
         return 0
     announce()
     begin = time.monotonic()

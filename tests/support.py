@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -68,6 +69,11 @@ class Jack:
     def transport(self, command: str) -> None:
         subprocess.run(["jack_transport"], input=f"{command}\nquit\n", text=True, env=self.env, capture_output=True)
 
+    def hang(self) -> None:
+        """Stop answering, as a server in trouble does, without an end."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def close(self) -> None:
         self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)
         self._process.wait()

@@ -181,6 +181,24 @@ def test_swapping_to_an_identical_settled_graph_nulls() -> None:
     assert kinds.count(events.SWAP_DONE) == 2
 
 
+def test_only_what_is_new_in_a_chain_is_waited_for() -> None:
+    """Without the limiter the gate sounds at once; a limiter in front makes it hear something else, later."""
+    for before, after, at_once in (
+        (("gate", "limiter"), ("gate",), True),
+        (("gate",), ("gate", "gain"), True),
+        (("gate",), ("limiter", "gate"), False),
+        (("limiter", "gate"), ("gate",), False),
+        (("gate", "gate"), ("gate", "gate"), True),
+        (("gate",), ("gate", "gate"), False),
+    ):
+        engine, _ = engine_with(chain(*before))
+        run(engine, column(speechlike(0.5)))
+        engine.poll()
+        engine.publish(Graph(chain(*after), RATE, 1024, 1))
+        run(engine, column(speechlike(0.1)))
+        assert (events.SWAP_DONE in [r.kind for r in engine.poll()]) == at_once, (before, after)
+
+
 def test_a_swap_has_no_step_larger_than_the_signals_own_and_frees_the_old_graph() -> None:
     t = np.arange(RATE * 2)
     sound = column((0.4 * np.sin(2 * np.pi * 220 * t / RATE)).astype(np.float32))

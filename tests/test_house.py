@@ -19,8 +19,9 @@ from support import ROOT
 #: From the ground up, names within ``rtgan``: a module may import what stands above it in this list, and its
 #: own package; modules in one line do not know each other.
 ORDER = (
+    "kernel_cache",
     "kernels",
-    "errors version memory kernel_cache",
+    "errors version memory",
     "params",
     "events notes",
     "plugin",
@@ -248,7 +249,7 @@ from rtgan import kernel_cache
 from rtgan.kernels.probe import most
 with event.install_recorder("numba:compile") as compiled:
     found = most(1.0, 2.0)
-print(json.dumps({"folder": str(kernel_cache.folder()), "persistent": kernel_cache.is_persistent(),
+print(json.dumps({"folder": str(kernel_cache.folder("rtgan.kernels.probe")), "persistent": kernel_cache.is_persistent(),
                   "found": found, "cached": not compiled.buffer}))
 """
 INNER = "return a if a > b else b"

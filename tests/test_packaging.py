@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -96,8 +95,8 @@ def test_an_installed_wheel_plays_every_preset_without_torch(wheel: Path, tmp_pa
 
 def test_the_sdist_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", "out", cwd=tree)
-    with tarfile.open(next((tree / "out").glob("*.tar.gz"))) as archive:
-        archive.extractall(tmp_path, filter="data")
+    # Our own archive: no filter, which Python 3.11 knows only from 3.11.4 on, and Debian 12 has 3.11.2.
+    shutil.unpack_archive(next((tree / "out").glob("*.tar.gz")), tmp_path)
     source = next(tmp_path.iterdir())
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "out", cwd=source)
     assert contents(next((source / "out").glob("*.whl"))) == contents(wheel)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -448,6 +449,10 @@ def intermediate(program: Program, carry: Sequence[tuple[int, int]] = (), machin
 # -- the cache -----------------------------------------------------------------------------------------------------
 
 
+#: What is in use has its machine code once, however many chains play it.
+_loaded: WeakValueDictionary[Path, Net] = WeakValueDictionary()
+
+
 @cache
 def _generator_hash() -> str:
     """Hash of the sources that decide what code a program becomes."""
@@ -520,7 +525,8 @@ def compile(
     """
     machine = machine or Machine.host()
     path = cache_path(program, carry, machine) if use_cache else None
-    if path is not None and (found := _read_cache(path)) is not None:
+    if path is not None and (found := _loaded.get(path) or _read_cache(path)) is not None:
+        _loaded[path] = found
         return found
     low = _lower(program, carry, machine)
     builder = _Builder(low, machine)
@@ -537,4 +543,7 @@ def compile(
             "outputs": [[p.offset, p.shape, p.strides] for p in outputs], "report": report,
         }  # fmt: skip
         _write_cache(path, code, arena, weights, head)
-    return Net(code, arena, weights, inputs, outputs, report)
+    net = Net(code, arena, weights, inputs, outputs, report)
+    if path is not None:
+        _loaded[path] = net
+    return net

@@ -40,8 +40,8 @@ class ClockedStream:
         """Begin."""
         self._thread.start()
 
-    def close(self) -> bool:
-        """Stop."""
+    def close(self, last: bool = False) -> bool:
+        """Stop; whether another stream is wanted makes no difference."""
         self._halt.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -277,11 +277,16 @@ class Stream:
         except self._error as problem:
             raise RtganError(f"the audio stream does not start: {problem}") from None
 
-    def close(self) -> bool:
+    def close(self, last: bool = False) -> bool:
         """Stop and give the device back.
 
         From a JACK server that has died PortAudio does not come back, and no other stream can be had from it: the
         stream is shut out of the engine and left to itself, and the next one belongs to another copy of PortAudio.
+
+        Parameters
+        ----------
+        last : bool
+            No other stream is wanted, and no other copy, which a server that hangs would keep from beginning.
 
         Returns
         -------
@@ -289,15 +294,15 @@ class Stream:
             False if PortAudio does not come back and there is no other copy to be had.
         """
         if self.jack and self._started and not self.active:
-            return self._abandon()
+            return self._abandon(last)
         closer = threading.Thread(target=self._close, name="rtgan-close", daemon=True)
         closer.start()
         closer.join(_CLOSE_S)
-        return not closer.is_alive() or self._abandon()
+        return not closer.is_alive() or self._abandon(last)
 
-    def _abandon(self) -> bool:
+    def _abandon(self, last: bool) -> bool:
         _ABANDONED.append(self)
-        return self.gate.shut() and _renew()
+        return self.gate.shut() and not last and _renew()
 
     def _close(self) -> None:
         for stream in reversed(self._streams):

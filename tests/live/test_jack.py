@@ -179,6 +179,23 @@ def test_a_server_that_goes_away_is_one_clear_sentence(jack: Callable[..., Jack]
     assert soundfile.info(tmp_path / "t.wav").frames > 0
 
 
+def test_a_server_that_hangs_keeps_nobody(jack: Callable[..., Jack], tmp_path: Path) -> None:
+    server = jack(256)
+    host = subprocess.Popen(
+        [sys.executable, str(ROOT / "run_live.py"), "--preset", "bypass", "--record", "t.wav", "--midi-in", "none"],
+        env=server.env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    server.wait_port("PortAudio:out_0")
+    server.wait_port("rtgan:midi_in")
+    time.sleep(1.0)
+    server.hang()
+    host.send_signal(signal.SIGTERM)
+    _, errors = host.communicate(timeout=60)
+    assert host.returncode == 1
+    assert len(errors.strip().splitlines()) == 1 and errors.startswith("rtgan: "), errors
+    assert soundfile.info(tmp_path / "t.wav").frames > 0
+
+
 def test_a_device_that_refuses_the_rate(jack: Callable[..., Jack]) -> None:
     server = jack(256)
     done = subprocess.run(

@@ -141,7 +141,7 @@ def test_464_mixed_messages_and_a_burst_arrive_complete_and_in_order(jack: Calla
     sent, expected = mixed()
     with playing(server, tmp_path, "--telemetry", "telemetry.jsonl"):
         subprocess.run([sys.executable, "-c", MIDO_PEER], input="\n".join(sent), env=server.env, text=True, check=True,
-                       capture_output=True, timeout=60)  # fmt: skip
+                       timeout=60)  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "telemetry.jsonl").read_text().splitlines()]
     assert [line["bytes"] for line in lines if line["kind"] == "midi"] == expected
 
@@ -158,7 +158,7 @@ def test_a_recorded_performance_is_replayed_bit_for_bit(
             server.wait_port("jack_simple_client:output1")
             server.connect("jack_simple_client:output1", "PortAudio:in_0")
             subprocess.run([sys.executable, "-c", MIDO_PEER], input="\n".join(mixed()[0]), env=server.env, text=True,
-                           check=True, capture_output=True, timeout=60)  # fmt: skip
+                           check=True, timeout=60)  # fmt: skip
     finally:
         sound.terminate()
         sound.wait()
@@ -227,7 +227,7 @@ def test_the_ports_the_monitor_and_learning(jack: Callable[..., Jack], tmp_path:
         server.wait_port("rtgan:midi_in")
         lines = ["F8", "B0 79 00", "B2 15 20", "B2 15 21", "wait", "90 3C 40"]
         subprocess.run([sys.executable, "-c", MIDO_PEER], input="\n".join(lines), env=env, text=True, check=True,
-                       capture_output=True, timeout=60)  # fmt: skip
+                       timeout=60)  # fmt: skip
         return process.communicate(timeout=60)[0]
 
     seen = beside("midi", "monitor", "--seconds", "6")

@@ -102,6 +102,26 @@ def moving(rig: Rig, length: int, seed: int = 3) -> None:
         rig.set(name, param.plain(float(rng.choice([0.0, 1.0, rng.random(), rng.random()]))), start + when)
 
 
+# --- a chain that replaces another ---
+
+
+@every_plugin
+@every_rate
+def test_a_twin_in_the_next_chain_goes_on_where_it_was(name: str, rate: int) -> None:
+    sound = np.stack([speechlike(3.0, seed=1, rate=rate), speechlike(3.0, seed=2, rate=rate)], 1)
+    half = len(sound) // 2
+    values = {p.id: p.plain(0.4) for p in plugin_class(name).params.values()}
+    expected = Rig(name, rate, 2, values).run(sound)
+    rig = Rig(name, rate, 2, values)
+    first = rig.run(sound[:half])
+    rig.engine.poll()
+    rig.engine.publish(Graph([ChainItem(plugin_class(name)(), values, "it")], rate, MAX_BLOCK, 2))
+    fading = rig.run(sound[half : half + rate // 10])
+    assert events.SWAP_DONE in [r.kind for r in rig.engine.poll()], "nothing is waited for"
+    out = np.concatenate([first, fading, rig.run(sound[half + rate // 10 :])])
+    assert np.array_equal(out, expected)
+
+
 # --- declarations ---
 
 
