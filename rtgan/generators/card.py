@@ -12,7 +12,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -60,7 +60,8 @@ _PLAYING: dict[str, tuple[Any, str]] = {
     "outputs": _number(1, 65536),
     "latents": _number(0, 64),
     "timbres": ((lambda v: isinstance(v, list) and 1 <= len(v) <= 1000 and all(map(_is_timbre, v))),
-                "a list of timbres with name, sustains, release_ms, lowest and highest"),
+                "a list of timbres with " + ", ".join(("name", "sustains", "release_ms", "lowest", "highest",
+                                                       "level_db", "dynamics_db"))),
 }  # fmt: skip
 _OPTIONAL: dict[str, tuple[Any, str]] = {
     "parameters": _number(0, 10**12),
@@ -84,6 +85,11 @@ class Timbre:
         Time in which a note that is let go falls by 60 dB.
     lowest, highest : int
         Range that it was learned in, as MIDI notes.
+    level_db : float
+        What brings it to the level of the others.
+    dynamics_db : float
+        By how much softest lies below hardest, beyond what the model says: recordings may have been brought to one
+        level.
     """
 
     name: str
@@ -91,16 +97,22 @@ class Timbre:
     release_ms: float
     lowest: int
     highest: int
+    level_db: float
+    dynamics_db: float
+
+
+_TIMBRE = tuple(f.name for f in fields(Timbre))
 
 
 def _is_timbre(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and {"name", "sustains", "release_ms", "lowest", "highest"} <= value.keys()
+        and value.keys() >= set(_TIMBRE)
         and isinstance(value["name"], str)
         and isinstance(value["sustains"], bool)
-        and all(type(value[k]) in (int, float) for k in ("release_ms", "lowest", "highest"))
-        and 1 <= value["release_ms"] <= 60000
+        and all(type(value[k]) in (int, float) and abs(value[k]) <= 60000 for k in _TIMBRE[2:])
+        and value["release_ms"] >= 1
+        and value["lowest"] <= value["highest"]
     )
 
 
@@ -186,8 +198,7 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
             raise RtganError(f"the card of {where} has {key} = {_shown(data[key])}; allowed is {allowed}")
     named = {k: data[k] for k in required if k != "schema"}
     if "timbres" in named:
-        keys = ("name", "sustains", "release_ms", "lowest", "highest")
-        named["timbres"] = tuple(Timbre(*(t[k] for k in keys)) for t in named["timbres"])
+        named["timbres"] = tuple(Timbre(*(t[k] for k in _TIMBRE)) for t in named["timbres"])
         if data["inputs"] != 3 + len(named["timbres"]) + data["latents"]:
             raise RtganError(f"the card of {where} needs inputs = 3 + timbres + latents")
         return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))

@@ -15,15 +15,17 @@ import numpy as np
 import torch
 
 from ..errors import RtganError, UsageError
+from ..kernels.partials import HARMONICS
 from .checkpoint import load_checkpoint
 from .diary import curve
 from .export import CARD, LICENCE, TEST_VECTOR, _commit
 from .networks import count_parameters
 from .notes import HOP, RATE_HZ
 from .tone_loop import TASK, ToneConfig, parse_tone_config
-from .tones import FIRST, OUTPUTS, Playing, ToneNet
+from .tones import FIRST, OUTPUTS, Playing, ToneNet, one_hot, rows_of
 
 _VECTOR_ROWS = 64
+_LEVEL_DB, _SPAN_DB, _SOFTEST = -17.0, 26.0, 0.15
 
 
 def is_tone_run(run: Path) -> bool:
@@ -59,8 +61,9 @@ def export_tones(
             "release_ms": float(settings.release_ms),
             "lowest": round(low),
             "highest": round(high),
+            **_levels(net, number, len(config.timbres), config.network.latents, round(low), round(high)),
         }
-        for (timbre, settings), (low, high) in zip(config.timbres.items(), ranges, strict=True)
+        for number, ((timbre, settings), (low, high)) in enumerate(zip(config.timbres.items(), ranges, strict=True))
     ]
     card = {
         "schema": 1,
@@ -108,6 +111,34 @@ def export_tones(
     torch.jit.save(module, str(partial), _extra_files=extra)
     os.replace(partial, path)
     return card
+
+
+def _levels(net: ToneNet, number: int, timbres: int, latents: int, lowest: int, highest: int) -> dict[str, float]:
+    """What brings a timbre to `_LEVEL_DB` where it is struck hardest, and its softest to `_SPAN_DB` below."""
+    notes = torch.arange(lowest, highest + 1, dtype=torch.float32)
+    seconds = torch.linspace(0.01, 0.6, 24)
+    pitch, moment = notes.repeat_interleave(len(seconds)), seconds.repeat(len(notes))
+    share = one_hot([number] * len(pitch), timbres)
+    loud = []
+    for velocity in (1.0, _SOFTEST):
+        rows = rows_of(pitch, torch.full_like(pitch, velocity), moment, share, torch.zeros(len(pitch), latents))
+        with torch.no_grad():
+            heard = Playing(net)(rows)
+        audible = (notes_hz(pitch)[:, None] * torch.arange(1, HARMONICS + 1)) < 20000
+        power = (heard[:, :HARMONICS].square() * audible).sum(1) / 2 + heard[:, HARMONICS:-1].square().sum(1)
+        loudest = 10 * torch.log10(power.view(len(notes), -1).amax(1) + 1e-12)
+        loud.append(loudest)
+    level = float(loud[0].quantile(0.9))
+    span = float((loud[0] - loud[1]).mean())
+    return {
+        "level_db": round(min(12.0, max(-12.0, _LEVEL_DB - level)), 1),
+        "dynamics_db": round(min(_SPAN_DB, max(0.0, _SPAN_DB - span)), 1),
+    }
+
+
+def notes_hz(pitch: torch.Tensor) -> torch.Tensor:
+    """Fundamentals of MIDI notes."""
+    return 440 * 2 ** ((pitch - 69) / 12)
 
 
 def example_rows(timbres: int, latents: int, rows: int = _VECTOR_ROWS) -> torch.Tensor:

@@ -25,6 +25,7 @@ _EARLY = (0.003, 0.012, 0.05, 0.2, 0.8)
 _LATE = (0.01, 0.1, 1.0)
 _PERIODS = (96.0, 48.0, 24.0)
 """Of what it knows of its pitch, in semitones: none so short that it could learn single notes by heart."""
+_NOTHING = 1.6e-5
 _LOWEST_LOG, _HIGHEST_LOG = math.log(1e-6), math.log(1.0)
 
 
@@ -104,10 +105,14 @@ class Playing(nn.Module):
         super().__init__()
         self.net = net
         self.low, self.high = _LOWEST_LOG, _HIGHEST_LOG
+        # What lies at the floor of the recordings is nothing; stiffness knows no floor.
+        floor = torch.full((1, OUTPUTS), _NOTHING)
+        floor[0, -1] = 0.0
+        self.register_buffer("floor", floor)
 
     def forward(self, row: Tensor) -> Tensor:
         """``(1, FIRST + timbres + latents)`` to ``(1, OUTPUTS)``."""
-        return torch.exp(torch.clamp(self.net(row), self.low, self.high))
+        return torch.relu(torch.exp(torch.clamp(self.net(row), self.low, self.high)) - self.floor)
 
 
 def rendered(logs: Tensor, hertz: Tensor, phases: Tensor, noise: Tensor, hop: int, rate_hz: int) -> Tensor:
