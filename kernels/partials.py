@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .fft import Allocate, aligned
 from .native import f32p, inline, kernel, larger, smaller
-from .vector import LANES, Vectors, emitted
+from .vector import LANES, Vectors, emitted, square_root
 
 HARMONICS = 96
 BANDS = 24
@@ -140,10 +140,10 @@ def voice_tune(voice: Any, turns_from: Any, turns_to: Any, stiffness: Any, sampl
     Lengths of the turning numbers, which rounding changes, are set right.
     """
     x = f32p(voice)
-    level = 1.0 / math.sqrt(1.0 + stiffness)
+    level = 1.0 / square_root(1.0 + stiffness)
     for k in range(HARMONICS):
         number = k + 1.0
-        partial = number * math.sqrt(1.0 + stiffness * number * number) * level
+        partial = number * square_root(1.0 + stiffness * number * number) * level
         # What lies above the band is silent and stands still.
         begin = 2.0 * math.pi * smaller(partial * turns_from, 0.5)
         sweep = (2.0 * math.pi * smaller(partial * turns_to, 0.5) - begin) / samples
@@ -181,10 +181,10 @@ def voice_aim(
     share = 1.0 / samples
     factor = level
     needed = 0
-    base = turns / math.sqrt(1.0 + stiffness)
+    base = turns / square_root(1.0 + stiffness)
     for k in range(HARMONICS):
         number = k + 1.0
-        at = number * math.sqrt(1.0 + stiffness * number * number) * base
+        at = number * square_root(1.0 + stiffness * number * number) * base
         fade = smaller(larger((_FADE_TO - at) / (_FADE_TO - _FADE_FROM), 0.0), 1.0)
         amp = np.float64(wanted[k]) * factor * fade
         factor *= damping

@@ -252,10 +252,17 @@ def _tick(state: Any, slot: Any) -> None:
     depth = values[_P_VIBRATO] + 0.3 * pressure * sustains
     swell = smaller(f[_TIME] * 2.0, 1.0)
     pitch += depth * swell * math.sin(2.0 * math.pi * s[_VIBRATO] + 0.7 * slot)
+    # Nothing that is blown or bowed stands still.
+    alive = values[_P_VARIATION] * sustains
+    own_turn = 2.0 * math.pi * f[_TIME]
+    breath = math.sin(1.3 * own_turn + 3.0 * _random(o[_SEED], 20)) + 0.6 * math.sin(
+        4.7 * own_turn + 3.0 * _random(o[_SEED], 21)
+    )
+    pitch += 0.012 * alive * math.sin(2.3 * own_turn + 3.0 * _random(o[_SEED], 22))
     pitch = smaller(larger(pitch, -12.0), 150.0)
     velocity = f64p(key)[notes.F_VELOCITY]
     velocity = 0.7 + (velocity - 0.7) * values[_P_DYNAMICS]
-    velocity = smaller(velocity + 0.4 * pressure * sustains, 1.0)
+    velocity = smaller(velocity + 0.4 * pressure * sustains + 0.05 * alive * breath, 1.0)
     f[_TIME] += hop_s
     seconds = f[_TIME]
     beyond = larger(seconds - _LAST_S, 0.0)

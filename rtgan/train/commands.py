@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..errors import UsageError
-from . import evaluate, export, peers, scoring, tone_export
+from . import evaluate, export, peers, scoring, tone_eval, tone_export
 from .data import ROLES, Corpus, describe, generated_corpus, load_corpus, pack
 from .loop import CHECKPOINT, Trainer, keep_freed_memory, load_checkpoint, load_config
 from .tone_loop import ToneTrainer, is_tone_config, load_tone_config, notes_of
@@ -65,7 +65,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan eval``."""
-    parser.add_argument("task", choices=("denoise",))
+    parser.add_argument("task", choices=("denoise", "synth"), help="what to measure; notes: those held out of --data")
     _data_arguments(parser)
     parser.add_argument(
         "--model",
@@ -192,9 +192,12 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_eval(args: argparse.Namespace) -> int:
     """Measure models and peers on the same mixes; returns the exit code."""
+    if args.task == "synth":
+        return tone_eval.eval_command(args)
     if args.count < 1:
         raise UsageError(f"--count is {args.count} but must be at least 1.")
-    paths = args.model or sorted((Path(__file__).parents[1] / "weights").glob("*.ts"))
+    shipped = sorted((Path(__file__).parents[1] / "weights").glob("*.ts"))
+    paths = args.model or [path for path in shipped if export.read_model(path)[1].get("task") == args.task]
     if not paths:
         raise UsageError("There is no model to measure: name one with --model.")
     systems = [peers.model_system(path) if path.suffix == ".ts" else peers.run_system(path) for path in paths]

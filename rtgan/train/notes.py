@@ -223,12 +223,12 @@ def tuned(sound: Array, pitch: float, stiff: bool) -> tuple[float, float]:
     return pitch + cents / 100, stiffness
 
 
-def frame_times(samples: int) -> Array:
+def frame_times(samples: int) -> NDArray[np.int64]:
     """Places of frames, in samples: dense at the onset, where everything happens."""
     dense, middle = RATE_HZ // 4, RATE_HZ
     grid = [np.arange(0, dense, HOP), np.arange(dense, middle, 4 * HOP), np.arange(middle, samples, 16 * HOP)]
     whole = np.concatenate(grid)
-    return whole[whole < samples - HOP]
+    return np.asarray(whole[whole < samples - HOP], np.int64)
 
 
 def tracks(sound: Array, hertz: float, stiffness: float, places: NDArray[Any]) -> tuple[Array, Array]:

@@ -30,7 +30,7 @@ _LEVEL_DB, _SPAN_DB, _SOFTEST = -17.0, 26.0, 0.15
 
 def is_tone_run(run: Path) -> bool:
     """Whether a run folder or checkpoint is of this task."""
-    return load_checkpoint(run)["config"].get("task") == TASK
+    return bool(load_checkpoint(run)["config"].get("task") == TASK)
 
 
 def net_of(content: Mapping[str, Any]) -> tuple[ToneConfig, ToneNet]:

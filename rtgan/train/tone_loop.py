@@ -30,7 +30,7 @@ from .diary import Diary
 from .loop import _Interrupt
 from .losses import LossSum, level_scale
 from .notes import HOP, RATE_HZ, Note, NoteCorpus, TimbreSettings, load_notes
-from .tones import FIRST, OUTPUTS, ToneNet, ToneSettings, one_hot, rendered, rows_of, stretched
+from .tones import FIRST, OUTPUTS, ToneNet, ToneSettings, amplitudes, one_hot, rendered, rows_of, stretched
 
 TASK = "synth"
 #: Velocity that recordings count as whose timbre has a single one, and what other velocities do to it: a law, not data.
@@ -201,7 +201,8 @@ class ToneTrainer:
 
     def _latents_of(self, notes: Tensor, generator: torch.Generator) -> Tensor:
         on = torch.rand(len(notes), 1, generator=generator) >= _LATENTS_OFF
-        return self.latents(notes) * on
+        latents: Tensor = self.latents(notes) * on
+        return latents
 
     def tracks_loss(self, generator: torch.Generator) -> Tensor:
         """Distance of the logarithms, what is heard weighing more, of a batch of moments."""
@@ -233,7 +234,8 @@ class ToneTrainer:
         weight = weight * (0.15 + torch.sigmoid(loudest + 8.0))
         distance = (given[:, :-1] - aim).abs()
         stiffness = (given[:, -1] - self.note_stiffness[notes]).abs().mean()
-        return (distance * weight).sum() / weight.sum() + 0.1 * stiffness
+        loss: Tensor = (distance * weight).sum() / weight.sum() + 0.1 * stiffness
+        return loss
 
     def pieces(self, notes: list[Note], starts: list[int], latents: Tensor, phases: Tensor, rows: list[int]) -> Tensor:
         """Sound ``(notes, (frames - 1) * HOP)`` that the net makes of pieces of notes from given frames on."""
@@ -255,7 +257,7 @@ class ToneTrainer:
         places = (torch.tensor(rows)[:, None] + torch.arange(length)) % TABLE_ROWS
         # A note begins in silence: the first frame rises from nothing.
         rise = torch.tensor([[0.0 if s == 0 else 1.0] for s in starts])
-        sound = rendered(logs, hertz, phases, self.table[places], HOP, RATE_HZ)
+        sound = rendered(amplitudes(logs), hertz, phases, self.table[places], HOP, RATE_HZ)
         ramp = torch.cat((torch.arange(HOP) / HOP, torch.ones(length - HOP)))[None]
         return sound * (rise + (1 - rise) * ramp)
 

@@ -95,11 +95,14 @@ class ToneNet(nn.Module):
             ),
             1,
         )
-        return self.out(self.layers(known)) * self.spread + self.centre
+        answers: Tensor = self.out(self.layers(known)) * self.spread + self.centre
+        return answers
 
 
 class Playing(nn.Module):
     """The exported form: one row in, amplitudes (linear) and stiffness out."""
+
+    floor: Tensor
 
     def __init__(self, net: ToneNet) -> None:
         super().__init__()
@@ -115,13 +118,13 @@ class Playing(nn.Module):
         return torch.relu(torch.exp(torch.clamp(self.net(row), self.low, self.high)) - self.floor)
 
 
-def rendered(logs: Tensor, hertz: Tensor, phases: Tensor, noise: Tensor, hop: int, rate_hz: int) -> Tensor:
+def rendered(levels: Tensor, hertz: Tensor, phases: Tensor, noise: Tensor, hop: int, rate_hz: int) -> Tensor:
     """Sound of frames.
 
     Parameters
     ----------
-    logs : Tensor, (batch, frames, OUTPUTS)
-        Answers of the net.
+    levels : Tensor, (batch, frames, HARMONICS + BANDS)
+        Amplitudes of partials, RMS of the noise in bands.
     hertz : Tensor, (batch, HARMONICS)
         Of the partials, at rest.
     phases : Tensor, (batch, HARMONICS)
@@ -133,8 +136,7 @@ def rendered(logs: Tensor, hertz: Tensor, phases: Tensor, noise: Tensor, hop: in
     -------
     Tensor, (batch, (frames - 1) * hop)
     """
-    batch, frames = logs.shape[:2]
-    levels = torch.exp(logs[..., :-1].clamp(_LOWEST_LOG, _HIGHEST_LOG))
+    batch, frames = levels.shape[:2]
     partials, bands = levels[..., :HARMONICS], levels[..., HARMONICS:]
     audible = ((0.475 - hertz / rate_hz) / 0.055).clamp(0, 1)
     partials = partials * audible[:, None]
@@ -170,6 +172,11 @@ def stretched(hertz: Tensor, stiffness: Tensor) -> Tensor:
 def rows_of(pitch: Tensor, velocity: Tensor, seconds: Tensor, timbre: Tensor, latents: Tensor) -> Tensor:
     """Rows for the net; timbres as shares ``(rows, timbres)``, the others ``(rows,)`` and ``(rows, latents)``."""
     return torch.cat((torch.stack((pitch, velocity, seconds), 1), timbre, latents), 1)
+
+
+def amplitudes(logs: Tensor) -> Tensor:
+    """Levels of partials and noise from answers of the net."""
+    return torch.exp(logs[..., :-1].clamp(_LOWEST_LOG, _HIGHEST_LOG))
 
 
 def one_hot(timbres: Sequence[int], count: int) -> Tensor:
