@@ -161,6 +161,7 @@ def _builtin() -> dict[str, str]:
         "hum": "rtgan.plugins.hum",
         "leveller": "rtgan.plugins.leveller",
         "limiter": "rtgan.plugins.limiter",
+        "morph": "rtgan.plugins.morph",
         "synth": "rtgan.plugins.synth",
         "truepeak": "rtgan.plugins.truepeak",
     }

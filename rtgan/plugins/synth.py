@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import Any
 
@@ -415,6 +416,11 @@ def _reset(state: int, io: int, n: int) -> None:
     f[_WALK] = 0.0
     f[_VIBRATO] = 0.0
     f[_SOUNDING] = 0.0
+
+
+def keys_of(instrument: NativeNode) -> int:
+    """Address of the voices of an activated synthesiser (`rtgan.notes`), for a node that plays it by itself."""
+    return int(np.ctypeslib.as_array(ctypes.cast(instrument.state, ctypes.POINTER(ctypes.c_int64)), (_WORDS,))[_KEYS])
 
 
 class Synth(Plugin):

@@ -8,6 +8,7 @@ compared with it: a multi-resolution spectral distance note by note, and the FrÃ
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -97,6 +98,8 @@ def system_of(path: Path) -> tuple[System, ToneConfig]:
         if card.get("task") != TASK:
             raise UsageError(f"The model {str(path)!r} plays no notes.")
         config = parse_tone_config(card["training"]["config"], str(path))
+        # The table of a card knows no order, and a timbre's number is its place.
+        config = dataclasses.replace(config, timbres={t["name"]: config.timbres[t["name"]] for t in card["timbres"]})
         return player(f"{path.stem} (exported)", config, module), config
     content = load_checkpoint(path)
     if content["config"].get("task") != TASK:

@@ -29,6 +29,8 @@ CALLS_THROUGH_POINTERS = {
     "rtgan.plugins.denoise._reset",
     "rtgan.plugins.denoise._spectrum",
     "rtgan.plugins.howl._process",
+    "rtgan.plugins.morph._process",
+    "rtgan.plugins.morph._reset",
     "rtgan.plugins.synth._process",
     "rtgan.resampling._midi",
     "rtgan.resampling._process",

@@ -31,11 +31,15 @@ NEUTRAL: dict[str, dict[str, float]] = {
     "highpass": {"cutoff_hz": 10.0},
     "hum": {"harmonics": 0.0},
     "leveller": {"boost_db": 0.0, "cut_db": 0.0},
+    "morph": {"level_db": -60.0},
 }
 #: How far below the sound the change may lie, in dB, at a rate the plugin runs at; the others keep every bit.
 NEUTRAL_RESIDUAL_DB = {"denoise": -90.0, "highpass": -20.0}
 #: Settings at which an instrument lets through what comes in, which by itself it does not.
-PASSING: dict[str, dict[str, float]] = {"synth": {"input_db": 0.0}}
+PASSING: dict[str, dict[str, float]] = {
+    "morph": {"input_db": 0.0, "level_db": -60.0},
+    "synth": {"input_db": 0.0},
+}
 #: Settings at which a plugin sounds without being played.
 BY_ITSELF = {"synth": {"drone"}}
 UNITS = {"dB": "_db", "dBFS": "_db", "dBTP": "_db", "Hz": "_hz", "ms": "_ms"}
