@@ -63,6 +63,7 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--midi-in", action="append", default=[], metavar="NAME", help="MIDI input, by part of its name; repeatable")
     add("--midi-out", action="append", default=[], metavar="NAME", help="MIDI output for lights and motor faders")
     add("--midi-file", type=Path, metavar="FILE.mid", help="let a MIDI file play along from the first sample on")
+    add("--demo", action="store_true", help="play a short built-in phrase, for instruments (default preset: keys)")
     add("--no-midi", action="store_true", help="open no MIDI port")
     add("--osc", metavar="[HOST:]PORT", help="listen for OSC on this UDP port (of this machine alone by default)")
     add("--no-panel", action="store_true", help="serve no panel (a page on this machine that shows and turns it all)")
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add_live_arguments(live)
 
     process = commands.add_parser("process", help="send sound files through a preset")
-    process.add_argument("inputs", nargs="+", type=Path, metavar="IN")
+    process.add_argument("inputs", nargs="*", type=Path, metavar="IN", help="none: silence under --midi's notes")
     process.add_argument("-o", "--output", type=Path, required=True, metavar="OUT|DIR")
     process.add_argument("--preset", default=None, metavar="NAME|PATH", help="default: podcast")
     process.add_argument("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE")

@@ -808,7 +808,7 @@ class Host:
     @property
     def takes_notes(self) -> bool:
         """Whether a plugin of the chain plays the notes of MIDI messages."""
-        return any(getattr(node, "midi", 0) for node in self._graph.nodes)
+        return any(node.midi for node in self._graph.nodes)
 
     @property
     def notices(self) -> list[str]:

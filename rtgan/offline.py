@@ -67,6 +67,8 @@ class Step:
         For a preset: it is the graph of that number, which ran beside, that was heard again.
     level : int or None
         How much the plugin ``param`` may do from here on: `rtgan.events.FULL`, ``LEAN`` or ``OUT``.
+    midi, port : bytes, int
+        A message for what plays notes; what it did to parameters stands in steps of their own.
     """
 
     position: int
@@ -80,6 +82,8 @@ class Step:
     keep: bool = False
     recall: bool = False
     level: int | None = None
+    midi: bytes = b""
+    port: int = 0
 
 
 class Renderer:
@@ -203,6 +207,9 @@ class Renderer:
             taken = self.engine.send(Record(events.PANIC, events.NOW))
         elif step.level is not None:
             taken = self.engine.step(self._graphs[step.graph], step.param, step.level)
+        elif step.midi:
+            message = int.from_bytes(step.midi, "little")
+            taken = self.engine.send(Record(events.PLAY, events.NOW, message, step.port))
         elif step.param:
             graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
             index, param = find(graph, step.param)
@@ -377,7 +384,7 @@ def log_step(step: Step) -> str:
 
 
 def log_midi(position: int, message: bytes, port: int) -> str:
-    """A line of an event log for those who edit it: what it did stands in lines of its own."""
+    """A line of an event log: what it did to parameters stands in lines of its own."""
     return json.dumps({"position": position, "midi": message.hex(" "), "port": port})
 
 
@@ -419,9 +426,14 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
         preset = _logged_preset(head["preset"], f"{path}:1", allow_code)
         for number, line in enumerate(lines[1:], 2):
             entry = json.loads(line)
-            if "midi" in entry or "marker" in entry or "part" in entry:
+            if "marker" in entry or "part" in entry:
                 continue
-            if "panic" in entry:
+            if "midi" in entry:
+                message = bytes.fromhex(entry["midi"])
+                if not 1 <= len(message) <= 3:
+                    raise ValueError(f"a message of {len(message)} bytes is none of MIDI")
+                found.append((Step(int(entry["position"]), midi=message, port=int(entry["port"])), number))
+            elif "panic" in entry:
                 found.append((Step(int(entry["position"]), panic=True), number))
             elif "preset" in entry:
                 loaded = _logged_preset(entry["preset"], f"{path}:{number}", allow_code)

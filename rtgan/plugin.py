@@ -39,6 +39,10 @@ class NativeNode:
     reset : int
         Address of a function of the same signature (``io`` and ``n`` unused) that brings the state back to
         that of a fresh activation and leaves the parameters alone; 0 for a node without state.
+    midi : int
+        Address of a function of the same signature for a node that plays notes; 0 for others. It is called between two
+        calls of ``process``, at the very sample of a MIDI message: ``io`` is then the message, up to three bytes, the
+        first lowest, ``n`` its port. `rtgan.notes` says what becomes of it.
     latency_samples : int
         Constant delay of the wet path, to the sample.
     tail_samples : int
@@ -66,6 +70,7 @@ class NativeNode:
     process: int
     state: int
     reset: int = 0
+    midi: int = 0
     latency_samples: int = 0
     tail_samples: int = 0
     settle_samples: int = 0
@@ -192,6 +197,8 @@ def _builtin() -> dict[str, str]:
         "leveller": "rtgan.plugins.leveller",
         "limiter": "rtgan.plugins.limiter",
         "model": "rtgan.plugins.model",
+        "morph": "rtgan.plugins.morph",
+        "synth": "rtgan.plugins.synth",
         "truepeak": "rtgan.plugins.truepeak",
     }
 

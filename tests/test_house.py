@@ -23,7 +23,7 @@ ORDER = (
     "kernels",
     "errors version memory",
     "params",
-    "events",
+    "events notes",
     "plugin",
     "resampling",
     "graph",

@@ -137,6 +137,25 @@ def keys(engine: Engine, segment: int, frames: int) -> None:
             engine.native.push(Record(events.MIDI, frame, int.from_bytes(message, "little"), int(rng.integers(8))))
 
 
+#: Plugins that hear MIDI themselves.
+PLAYS_NOTES = {"synth"}
+
+
+def played(engine: Engine, segment: int, frames: int) -> None:
+    """Notes, pedals, bends, zones and what ends notes, among moving parameters."""
+    sweep(engine, segment, frames)
+    rng = np.random.default_rng(segment)
+    position = engine.counters.position_samples
+    for when in np.sort(rng.integers(position, position + frames, 200)).tolist():
+        channel, one, two = (int(x) for x in rng.integers((3, 128, 128)))
+        status = int(rng.choice([0x90, 0x90, 0x90, 0x80, 0xA0, 0xB0, 0xD0, 0xE0]))
+        if status == 0xB0:
+            one = int(rng.choice([64, 66, 74, 100, 101, 6, 38, 120, 121, 123]))
+        engine.midi(bytes((status | channel, one, two)), when, int(rng.integers(2)))
+    if segment % 3 == 2:
+        engine.end_notes()
+
+
 def poison(engine: Engine, segment: int, frames: int) -> None:
     """Break the node early in every segment and mend it soon after."""
     graph = next(iter(engine._graphs.values()))
@@ -156,8 +175,9 @@ def drain(engine: Engine, segment: int, frames: int) -> None:
 def cases() -> dict[str, Case]:
     made: dict[str, Case] = {}
     for name in whole_plugin_ids():
+        script = played if name in PLAYS_NOTES else sweep
         for channels in (1, 2):
-            made[f"{name}-{channels}"] = Case((name,), channels, script=sweep)
+            made[f"{name}-{channels}"] = Case((name,), channels, script=script)
         if plugin_class(name)().rates_hz:
             made[f"{name}-44100"] = Case((name,), 2, 44100, script=sweep)
     done = frozenset({events.SWAP_DONE})
