@@ -45,6 +45,8 @@ HOST_TARGETS: Mapping[str, Param] = MappingProxyType(
             Param("mute", "Mute", 0, 1, 0, scale="switch", description="Silence."),
             Param("panic", "Panic", 0, 1, 0, scale="switch", description="All notes off, every tail cut."),
             Param("volume_db", "Volume", -60, 12, 0, unit="dB", description="Level behind the chain."),
+            Param("monitor_db", "Monitor", -60, 12, 0, unit="dB", description="Level of the monitor."),
+            Param("monitor_mix", "Monitor mix", 0, 100, 0, unit="%", description="0 the input, 100 the chain."),
             Param("next", "Next preset", 0, 1, 0, scale="switch", description="The next preset of the set list."),
             Param("previous", "Previous preset", 0, 1, 0, scale="switch", description="The one before it."),
             Param("record", "Record", 0, 1, 0, scale="switch", description="Take what is heard to a file."),

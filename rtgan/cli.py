@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rtgan import __version__, listing, warm
-from rtgan.errors import RtganError
+from rtgan.errors import RtganError, UsageError
 
 #: What the virtual microphone is called unless somebody calls it otherwise.
 VIRTUAL_MIC = "rtgan microphone"
@@ -33,12 +33,16 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan live`` and ``run_live.py``."""
     add = parser.add_argument
     add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: podcast)")
+    add("--model", metavar="FILE", help="play a model of your own: TorchScript, nn~ (.ts) or Neutone (.nm)")
     add("--input", metavar="DEV", help="input device: index, name or unique part of a name")
     add("--output", metavar="DEV", help="output device")
     add("--virtual-mic", nargs="?", const=VIRTUAL_MIC, metavar="NAME",
         help="play into a microphone that other programs can choose")  # fmt: skip
     add("--in-channels", type=_channels, metavar="N[,N]", help="device input channels from 1 (default: 1)")
     add("--out-channels", type=_channels, metavar="N[,N]", help="device output channels from 1 (default: 1,2)")
+    add("--monitor", metavar="[DEV:]N[,N]|DEV",
+        help="a second output with a mix of its own: channels of the output device, or another device")  # fmt: skip
+    add("--monitor-mix", type=float, metavar="PERCENT", help="0: the input without delay (default), 100: the chain")
     add("--rate", type=int, metavar="HZ", help="sample rate (default: the output device's)")
     add("--block", type=int, default=0, metavar="N", help="frames per block; 0 = least latency (default)")
     add("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE", help="set a parameter; repeatable")
@@ -48,10 +52,13 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.wav",
         help="record wet, dry (FILE.dry.wav) and events; FILE.flac; or a folder",
     )
+    add("--stem", action="append", default=[], metavar="PLUGIN",
+        help="record the sound behind this plugin too (FILE.PLUGIN.wav); repeatable")  # fmt: skip
     add("--pre-roll", type=float, default=10.0, metavar="S",
         help="what a recording begun by a control holds of the time before (default: 10)")  # fmt: skip
     add("--wait-device", type=float, default=math.inf, metavar="S",
         help="end when a device has been gone for so long (default: wait for it)")  # fmt: skip
+    add("--no-shed", action="store_true", help="leave nothing out, even when the machine cannot keep up")
     add("--seconds", type=float, metavar="S", help="stop after this long")
     add("--midi-in", action="append", default=[], metavar="NAME", help="MIDI input, by part of its name; repeatable")
     add("--midi-out", action="append", default=[], metavar="NAME", help="MIDI output for lights and motor faders")
@@ -117,9 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     devices = commands.add_parser("devices", help="list audio devices")
     devices.add_argument("--json", action="store_true", help="for other programs")
     listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and move presets"))
-    info = commands.add_parser("info", help="show the card of a model or a preset")
+    info = commands.add_parser("info", help="show what a model or a preset is")
     info.add_argument("file", metavar="FILE|NAME")
-    doctor = commands.add_parser("doctor", help="check this machine for live audio")
+    doctor = commands.add_parser("doctor", help="check this machine for live audio, or a model before a show")
+    doctor.add_argument("model", nargs="?", metavar="MODEL", help="a model file: say whether it holds on this machine")
+    doctor.add_argument("--block", type=int, default=128, metavar="N", help="the device's block (default: 128)")
+    doctor.add_argument("--rate", type=int, default=48000, metavar="HZ", help="the device's rate (default: 48000)")
     doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement; 0: none")
     doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
@@ -201,6 +211,13 @@ def _dispatch(args: argparse.Namespace) -> int:
         return ctl.run(args)
     if args.command in ("devices", "presets", "info"):
         return int(getattr(listing, args.command)(args))
+    if args.command == "doctor" and args.model is not None:
+        if args.json:
+            raise UsageError("--json is for the report on the machine; what is measured of a model lies beside it")
+        warm.announce()
+        from rtgan import model_check
+
+        return model_check.check(args.model, args.block, args.rate)
     if args.command == "doctor":
         from rtgan import doctor
 

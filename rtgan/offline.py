@@ -65,6 +65,8 @@ class Step:
         For a preset: the graph that was heard before ran on beside it.
     recall : bool
         For a preset: it is the graph of that number, which ran beside, that was heard again.
+    level : int or None
+        How much the plugin ``param`` may do from here on: `rtgan.events.FULL`, ``LEAN`` or ``OUT``.
     """
 
     position: int
@@ -77,6 +79,7 @@ class Step:
     panic: bool = False
     keep: bool = False
     recall: bool = False
+    level: int | None = None
 
 
 class Renderer:
@@ -126,6 +129,10 @@ class Renderer:
         frames = np.ascontiguousarray(samples.T, dtype=np.float32)
         out = self.engine.render(frames)
         self.engine.poll()
+        # Nodes wait for their workers here: what went wrong with one is in the sound.
+        for graph in self._graphs:
+            if problems := graph.problems:
+                raise RtganError(problems[0])
         self._position += len(frames)
         return np.ascontiguousarray(out.T)
 
@@ -137,6 +144,7 @@ class Renderer:
 
     def _publish(self, preset: Preset, settings: Mapping[str, object] | None, keep: bool = False) -> None:
         self.graph = build(preset, self.sample_rate_hz, self.engine.max_block, self.channels, settings)
+        self.graph.wait_for_workers()
         if self._prepare is not None:
             self._prepare(self.engine, self.graph, preset)
         self.engine.publish(self.graph, keep)
@@ -193,6 +201,8 @@ class Renderer:
         taken = True
         if step.panic:
             taken = self.engine.send(Record(events.PANIC, events.NOW))
+        elif step.level is not None:
+            taken = self.engine.step(self._graphs[step.graph], step.param, step.level)
         elif step.param:
             graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
             index, param = find(graph, step.param)
@@ -218,6 +228,7 @@ def build(
     max_block: int,
     channels: int,
     settings: Mapping[str, object] | None = None,
+    stems: Sequence[str] = (),
 ) -> Graph:
     """A graph of a preset with settings on top, its trim among them; `UsageError` for one that does not fit."""
     items = preset.items()
@@ -238,7 +249,7 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db)
+    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db, stems)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
@@ -359,6 +370,8 @@ def log_step(step: Step) -> str:
         return json.dumps(loaded | beside)
     if step.panic:
         return json.dumps({"position": step.position, "panic": True})
+    if step.level is not None:
+        return json.dumps({"position": step.position, "plugin": step.param, "level": step.level, "graph": step.graph})
     line = {"position": step.position, "param": step.param, "value": step.value, "graph": step.graph}
     return json.dumps(line | ({"ramp_samples": step.ramp_samples} if step.ramp_samples else {}))
 
@@ -416,6 +429,11 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
                 if "recall" in entry:
                     step = replace(step, graph=int(entry["recall"]), recall=True)
                 found.append((step, number))
+            elif "level" in entry:
+                level, name = int(entry["level"]), str(entry["plugin"])
+                if not events.FULL <= level <= events.OUT:
+                    raise ValueError(f"there is no level {level}")
+                found.append((Step(int(entry["position"]), name, graph=int(entry["graph"]), level=level), number))
             else:
                 ramp = int(entry.get("ramp_samples", 0))
                 if not 0 <= ramp < 1 << 31:
@@ -442,7 +460,7 @@ def _logged_preset(text: str, where: str, allow_code: bool) -> Preset:
     """A preset of an event log; `UsageError` for one that names files of its own, unless they are allowed."""
     preset = presets.parse(text, f"{where} preset", code="never")
     files = [e.plugin for e in preset.chain if presets.is_code(e)]
-    files += [v for e in preset.chain for v in e.options.values() if v.endswith(library.MODEL_SUFFIX)]
+    files += [v for e in preset.chain for v in e.options.values() if v.endswith(library.MODEL_SUFFIXES)]
     if files and not allow_code:
         raise UsageError(
             f"{where}: the performance names {', '.join(files)}; a plugin file is code and a model file is not one of "

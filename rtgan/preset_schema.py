@@ -79,19 +79,30 @@ _HASH: _Schema = {
 }
 _LABEL: _Schema = {"type": "string", "pattern": f"^({presets.LABEL.pattern})$", "description": "Name in the chain."}
 
+_SHED: _Schema = {
+    "oneOf": [
+        _whole(1, presets.MOST_SHED, "The first of those that are left out while the machine cannot keep up is 1."),
+        {"const": "never"},
+    ]
+}
+
 
 def _entry(plugin: str) -> _Schema:
     cls = plugin_class(plugin)
     properties: _Schema = {
         "plugin": {"const": plugin, "description": cls.description},
         "label": _LABEL,
+        "shed": _SHED,
         "params": _object({p.id: _value(p) for p in all_params(cls).values()}, []),
     }
+    if cls.required:
+        # What a file gives a plugin is known only with that file.
+        properties["params"]["additionalProperties"] = {"type": ["number", "boolean", "string"]}
     for option in sorted(cls.options):
         properties[option] = {"type": "string", "pattern": r"\S"}
         properties[f"{option}_sha256"] = _HASH
     properties |= {setting.id: _value(setting) for setting in cls.settings.values()}
-    return _object(properties, ["plugin"])
+    return _object(properties, ["plugin", *cls.required])
 
 
 def _code() -> _Schema:
@@ -102,6 +113,7 @@ def _code() -> _Schema:
             "plugin": {"type": "string", "pattern": r"\.py$", "description": "A Python file with one plugin."},
             "plugin_sha256": _HASH,
             "label": _LABEL,
+            "shed": _SHED,
             "params": {"type": "object", "additionalProperties": {"type": ["number", "boolean", "string"]}},
         },
         "required": ["plugin"],

@@ -98,8 +98,11 @@ def same_chain(a: Preset, b: Preset) -> bool:
     return _parts(a) == _parts(b)
 
 
-def _parts(preset: Preset) -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
-    return [(label, e.plugin, e.options, e.hashes) for label, e in zip(labels(preset.chain), preset.chain, strict=True)]
+def _parts(preset: Preset) -> list[tuple[str, str, dict[str, str], dict[str, str], int | None]]:
+    return [
+        (label, e.plugin, e.options, e.hashes, e.shed)
+        for label, e in zip(labels(preset.chain), preset.chain, strict=True)
+    ]
 
 
 def morph(a: Preset, b: Preset, position: float, side: int | None = None) -> tuple[int, dict[str, float]]:
@@ -126,7 +129,7 @@ def morph(a: Preset, b: Preset, position: float, side: int | None = None) -> tup
     elif side is None:
         side = int(position >= 0.5)
     home = (a, b)[side]
-    plugins = ({label: plugin for label, plugin, _, _ in _parts(p)} for p in (a, b))
+    plugins = ({label: plugin for label, plugin, *_ in _parts(p)} for p in (a, b))
     first, second = plugins
     from_a, from_b, declared = a.values(), b.values(), home.declared()
     values = {}

@@ -24,6 +24,8 @@ from rtgan.generators.files import write_atomically
 from rtgan.generators.program import SUFFIX, Program
 
 MODEL_SUFFIX = ".ts"
+#: What a file must end in to be taken for a model by a preset.
+MODEL_SUFFIXES = (MODEL_SUFFIX, ".nm", ".pt")
 #: ``forward(frame, state) -> (frame, state[, voice])``: output 1 is input 1 of the next frame.
 CARRY = ((1, 1),)
 #: Largest allowed difference from the test vector, relative to its peak.

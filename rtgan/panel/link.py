@@ -29,7 +29,6 @@ from rtgan.control.desk import Desk
 from rtgan.control.mapping import FILE_NAME, PANEL_NAME, PANEL_PORT
 from rtgan.control.midi import Message
 from rtgan.control.plugboard import Plugboard
-from rtgan.engine import HOST_PARAMS
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import HEARD, Record
 from rtgan.generators import library
@@ -484,7 +483,7 @@ class _Told:
             "morph": preset.morph,
             "saved": preset.values(),
             "strips": strips,
-            "host": {f"host.{k}": _param(p) for k, p in HOST_PARAMS.items()},
+            "host": {k: _param(p) for k, p in host.params.items() if k.startswith("host.")},
         }
 
     def _presets(self) -> list[dict[str, Any]]:
@@ -518,7 +517,8 @@ class _Told:
             "dropped": stats.dropped,
             "latency_ms": stats.latency_ms,
             "readings": {k: round(v, 3) for k, v in stats.readings.items()},
-            "trouble": [*stats.problems, *stats.warnings],
+            "trouble": [*stats.problems, *stats.warnings, *filter(None, [stats.overload])],
+            "shed": stats.shed,
             "recording": None if path is None else {"file": path.name, "seconds": int(stats.seconds - since)},
         }
 

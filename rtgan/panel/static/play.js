@@ -61,7 +61,9 @@ on("chain", (chain) => {
   const now = JSON.stringify([chain.id, chain.snapshots, chain.morph, chain.own]);
   if (now !== shape) $("moves").replaceChildren(...moves(chain));
   shape = now;
-  if (!$("volume").firstChild) $("volume").append(control("host.volume_db", chain.host["host.volume_db"]));
+  if (!$("volume").firstChild)
+    for (const name of ["host.volume_db", "host.monitor_db", "host.monitor_mix"])
+      if (name in chain.host) $("volume").append(control(name, chain.host[name]));
   showTargets();
 });
 
