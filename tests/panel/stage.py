@@ -138,7 +138,8 @@ def speech(jack: Jack, folder: Path) -> Iterator[None]:
 
 
 def control(page: Any, name: str, kind: str) -> Any:
-    return page.locator(f"[data-name='{name}'] input[type={kind}]")
+    # The pad may hold another one of the same parameter.
+    return page.locator(f":is(#strips, #volume) [data-name='{name}'] input[type={kind}]")
 
 
 def shown(page: Any, selector: str) -> Any:

@@ -39,6 +39,7 @@ export function set(name, value) {
   settling ??= setTimeout(settle, REST_MS);
   if (moved.size === 0) requestAnimationFrame(flush);
   moved.set(name, value);
+  tell("values", { [name]: value });
 }
 
 function flush() {
