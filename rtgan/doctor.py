@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,21 +67,28 @@ class NoAnswer(Exception):
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 0 when live audio works here, 1 when something prevents it."""
-    if not 0.1 <= args.seconds <= 3600:
-        raise UsageError(f"--seconds must be from 0.1 to 3600, not {args.seconds:g}")
-    print(f"rtgan {__version__} on {platform.system()} {platform.release()}, {platform.machine()}")
+    if not (args.seconds == 0 or 0.1 <= args.seconds <= 3600):
+        raise UsageError(f"--seconds must be 0 or from 0.1 to 3600, not {args.seconds:g}")
+    groups: list[dict[str, Any]] = []
+
+    def said(text: str) -> None:
+        if not args.json:
+            print(text, flush=True)
+
+    said(f"rtgan {__version__} on {platform.system()} {platform.release()}, {platform.machine()}")
     found: list[Finding] = []
     measured: dict[str, Any] = {}
 
     def group(title: str, examine: Callable[[], Sequence[Finding]]) -> None:
-        print(f"\n{title}", flush=True)
+        said(f"\n{title}")
         try:
             findings = list(examine())
         except Exception as problem:  # a report that stops halfway helps nobody
             findings = [Finding(f"could not be examined: {type(problem).__name__}: {problem}")]
         found.extend(findings)
+        groups.append({"title": title, "findings": [asdict(finding) for finding in findings]})
         for finding in findings:
-            print("\n".join(finding.lines()), flush=True)
+            said("\n".join(finding.lines()))
 
     def timing() -> list[Finding]:
         measured.update(_measured(args.seconds))
@@ -94,9 +101,12 @@ def run(args: argparse.Namespace) -> int:
     group("MIDI", midi)
     group("Real-time priority", lambda: [priority(_rtprio_limit(), real_time_granted(), _is_linux())])
     group("Recordings", lambda: [disk(shutil.disk_usage(Path.cwd()).free)])
-    group(f"Timing, {args.seconds:g} s beside whatever else runs here", timing)
-    group("Locked memory", lambda: [memory(_memlock_limit(), measured)])
-    print("\n" + verdict(found))
+    if args.seconds:
+        group(f"Timing, {args.seconds:g} s beside whatever else runs here", timing)
+        group("Locked memory", lambda: [memory(_memlock_limit(), measured)])
+    said("\n" + verdict(found))
+    if args.json:
+        print(json.dumps({"groups": groups, "verdict": verdict(found)}))
     return int(any(f.prevents for f in found))
 
 

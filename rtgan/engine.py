@@ -12,6 +12,7 @@ import ctypes
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from rtgan.events import (
 )
 from rtgan.graph import (
     G_FADE,
+    G_KEEP,
     G_LATENCY,
     G_NODES,
     G_ROUTES,
@@ -54,9 +56,10 @@ from rtgan.graph import (
     graph_set,
     graph_stem,
     graph_step,
+    graph_trim,
     now,
 )
-from rtgan.kernels import levels, rings
+from rtgan.kernels import levels, loudness, rings
 from rtgan.kernels.channels import deinterleave, interleave
 from rtgan.kernels.native import (
     NODES,
@@ -116,10 +119,11 @@ from rtgan.switchboard import (
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
     E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING, E_SWAP_WAIT,
+    E_SCALES, E_WEIGHING, E_BESIDE, E_BESIDE_WORK,
     E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED, E_MONITORS, E_MONITOR_LIMITER,
     E_MONITOR_AVERAGE, E_MONITOR_MAP, E_MONITOR_WIDTH, E_MONITOR_FRAMES, E_MONITOR_USER,
     E_STEMS, E_STEM_COUNT,
-) = range(71)  # fmt: skip
+) = range(75)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
 E_MAILBOX, E_PANIC, E_READING, E_MONITOR = 96, 97, 98, 99  # a cache line of their own: both threads write it
@@ -212,18 +216,26 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
 
 @inline
 def _take_graph(engine: Any) -> None:
-    """Look into the mailbox; a new graph starts to run beside the old one."""
+    """Look into the mailbox; a new graph starts to run with the old one, one that ran beside it is heard at once."""
     e = i64p(engine)
     if e[E_NEXT] != 0 or load_acquire(engine + 8 * E_MAILBOX) == 0:
         return
     graph = exchange(engine + 8 * E_MAILBOX, 0)
     serial = i64p(graph)[G_SERIAL]
-    graph_bypass(graph, f64p(e[E_HOST] + _BYPASS * PARAM_BYTES)[TARGET], 1)
+    if graph != e[E_BESIDE] and graph != e[E_ACTIVE]:
+        graph_bypass(graph, f64p(e[E_HOST] + _BYPASS * PARAM_BYTES)[TARGET], 1)
     ring_push(e[E_TELEMETRY], events.SWAP_BEGUN, e[E_POSITION], 0, serial, 0.0, 0.0, 0.0, 0.0)
     if e[E_ACTIVE] == 0:
         e[E_ACTIVE] = graph
         ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION], 0, serial, 0.0, 0.0, 0.0, 0.0)
-    else:
+    elif graph == e[E_BESIDE]:
+        e[E_BESIDE] = 0
+        e[E_NEXT] = graph
+        # However slowly its preset fades in otherwise.
+        i64p(graph)[G_FADE] = 0
+        e[E_SWAP_AT] = 0
+        e[E_SWAP_WAIT] = 0
+    elif graph != e[E_ACTIVE]:
         e[E_NEXT] = graph
         e[E_SWAP_AT] = 0
         e[E_SWAP_WAIT] = graph_inherit(graph, e[E_ACTIVE])
@@ -255,6 +267,29 @@ def _take_stems(engine: Any, offset: Any, n: Any, first: Any, done: Any, length:
 
 
 @inline
+def _weigh(engine: Any, before: Any, behind: Any, graph: Any, io: Any, n: Any) -> None:
+    """Take what comes out of a graph into the meter behind it, and tell of it ten times a second."""
+    e = i64p(engine)
+    told = i64p(behind)[loudness.COUNT] // loudness.STEP_SEGMENTS
+    loudness.measure(behind, io, e[E_MAX_BLOCK], n)
+    segments = i64p(behind)[loudness.COUNT]
+    if segments // loudness.STEP_SEGMENTS != told:
+        x = f64p(before)[loudness.POWER]
+        y = f64p(behind)[loudness.POWER]
+        serial = i64p(graph)[G_SERIAL]
+        ring_push(e[E_TELEMETRY], events.LOUDNESS, e[E_POSITION] + n, segments, serial, x, y, 0.0, 0.0)
+
+
+@inline
+def _copy(source: Any, target: Any, channels: Any, stride: Any, n: Any) -> None:
+    for c in range(channels):
+        a = f32p(source + 4 * c * stride)
+        b = f32p(target + 4 * c * stride)
+        for i in range(n):
+            b[i] = a[i]
+
+
+@inline
 def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     """Run the graph on ``n`` samples of the work buffer; two graphs and a cross-fade during a swap."""
     e = i64p(engine)
@@ -274,18 +309,29 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
                 for i in range(n):
                     silent[i] = 0.0
         return
+    beside = e[E_BESIDE]
+    if beside != 0:
+        _copy(io, e[E_BESIDE_WORK], channels, block, n)
+        graph_run(beside, e[E_BESIDE_WORK], n, telemetry, position, e[E_TICKS], offset)
     if e[E_NEXT] == 0:
+        # What is heard of two graphs at a time is the loudness of neither.
+        scales = e[E_WEIGHING]
+        if scales != 0:
+            loudness.measure(i64p(scales)[0], io, block, n)
+            if beside != 0:
+                _weigh(engine, i64p(scales)[0], i64p(scales)[2], beside, e[E_BESIDE_WORK], n)
         graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset)
+        if scales != 0:
+            _weigh(engine, i64p(scales)[0], i64p(scales)[1], e[E_ACTIVE], io, n)
+        graph_trim(e[E_ACTIVE], io, n)
         _take_stems(engine, offset, n, 0, 0, 1)
         return
     other = e[E_NEXT_WORK]
-    for c in range(channels):
-        a = f32p(io + 4 * c * block)
-        b = f32p(other + 4 * c * block)
-        for i in range(n):
-            b[i] = a[i]
+    _copy(io, other, channels, block, n)
     graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset)
     graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS], offset)
+    graph_trim(e[E_ACTIVE], io, n)
+    graph_trim(e[E_NEXT], other, n)
     # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
     # the same delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
     begin = e[E_SWAP_WAIT]
@@ -304,8 +350,12 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     _take_stems(engine, offset, n, first, at + first - begin, length)
     e[E_SWAP_AT] = at + n
     if e[E_SWAP_AT] >= begin + length:
-        old = i64p(e[E_ACTIVE])[G_SERIAL]
+        retired = e[E_ACTIVE]
         new = i64p(e[E_NEXT])[G_SERIAL]
+        if i64p(e[E_NEXT])[G_KEEP] != 0:
+            retired = e[E_BESIDE]
+            e[E_BESIDE] = e[E_ACTIVE]
+        old = i64p(retired)[G_SERIAL] if retired != 0 else 0
         e[E_ACTIVE] = e[E_NEXT]
         e[E_NEXT] = 0
         ring_push(telemetry, events.SWAP_DONE, position + n, old, new, 0.0, 0.0, 0.0, 0.0)
@@ -325,12 +375,17 @@ def _set(engine: Any, serial: Any, index: Any, value: Any, samples: Any) -> None
                 graph_bypass(e[E_ACTIVE], value, 0)
             if e[E_NEXT] != 0:
                 graph_bypass(e[E_NEXT], value, 0)
+            if e[E_BESIDE] != 0:
+                graph_bypass(e[E_BESIDE], value, 0)
     else:
         if e[E_ACTIVE] != 0 and i64p(e[E_ACTIVE])[G_SERIAL] == serial:
             graph_set(e[E_ACTIVE], index, value, samples)
             done = 1
         if e[E_NEXT] != 0 and i64p(e[E_NEXT])[G_SERIAL] == serial:
             graph_set(e[E_NEXT], index, value, samples)
+            done = 1
+        if e[E_BESIDE] != 0 and i64p(e[E_BESIDE])[G_SERIAL] == serial:
+            graph_set(e[E_BESIDE], index, value, samples)
             done = 1
     if done:
         length = np.float64(samples)
@@ -439,13 +494,21 @@ def _begin_panic(engine: Any) -> None:
 
 
 @inline
-def _end_panic(engine: Any) -> None:
-    """Every node back to zero; sound comes back."""
+def _reset(engine: Any) -> None:
     e = i64p(engine)
     if e[E_ACTIVE] != 0:
         graph_reset(e[E_ACTIVE])
     if e[E_NEXT] != 0:
         graph_reset(e[E_NEXT])
+    if e[E_BESIDE] != 0:
+        graph_reset(e[E_BESIDE])
+
+
+@inline
+def _end_panic(engine: Any) -> None:
+    """Every node back to zero; sound comes back."""
+    e = i64p(engine)
+    _reset(engine)
     param_glide(e[E_HOST] + _PANIC_GAIN * PARAM_BYTES, 1.0, e[E_FADE_SAMPLES])
     e[E_PANIC_AT] = 0
 
@@ -635,10 +698,10 @@ def _apply(engine: Any, record: Any) -> None:
         levels.ramp_set(e[E_FADE], 1.0, e[E_FADE_SAMPLES])
         e[E_STOPPED] = 0
     elif kind == events.RESET:
-        if e[E_ACTIVE] != 0:
-            graph_reset(e[E_ACTIVE])
-        if e[E_NEXT] != 0:
-            graph_reset(e[E_NEXT])
+        _reset(engine)
+    elif kind == events.LET_GO and e[E_BESIDE] != 0 and i64p(e[E_BESIDE])[G_SERIAL] == words[3]:
+        e[E_BESIDE] = 0
+        ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION], words[3], 0, 0.0, 0.0, 0.0, 0.0)
 
 
 @inline
@@ -723,6 +786,7 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         e[E_TAPE_LOST] = 0
     e[E_TAPING] = tape
     e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
+    e[E_WEIGHING] = load_acquire(engine + 8 * E_SCALES)
     _take_input(engine, source, n)
     _take_graph(engine)
     _take_events(engine)
@@ -942,6 +1006,8 @@ class Engine:
         tape_map[:] = 2 * channels + np.arange(self.tape_width)
         tape_map[:channels] = 3 * channels + np.arange(channels)
         tape_map[channels : 2 * channels] = np.arange(channels)
+        # And one that nobody hears.
+        words[E_BESIDE_WORK] = address_of(arena.float32(channels, max_block))
         self.inbox = Ring(arena, 4096)
         #: MIDI of a native producer such as a JACK client; its times are frames of that client's clock.
         self.native = Ring(arena, 4096)
@@ -996,6 +1062,7 @@ class Engine:
         words[E_TAPE_MAP] = address_of(tape_map)
         words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, self.tape_width))
         self._scope: rings.Ring | None = None
+        self._scales: list[NDArray[np.int64]] = []
         self.tape: rings.Ring | None = None
         if tape_frames:
             self.run_tape(tape_frames)
@@ -1004,13 +1071,20 @@ class Engine:
         self._graphs: dict[int, Graph] = {}
         self._tables: dict[int, Table] = {}
         self._retired: list[tuple[int, Table]] = []
+        # How often a graph was published, how often of these it has still to be taken; retired, but to be taken again.
+        self._given: Counter[int] = Counter()
+        self._due: Counter[int] = Counter()
+        self._over: set[int] = set()
         self._ended: list[int] = []
         self._send = threading.Lock()
 
     # --- control [main] ---
 
-    def publish(self, graph: Graph) -> int:
+    def publish(self, graph: Graph, keep: bool = False) -> int:
         """Hand a graph to the audio thread, which fades over to it.
+
+        With ``keep`` the graph that was heard runs on beside it, and can be published again: it is heard at once then.
+        One runs beside at most; `let_go` ends it.
 
         Returns
         -------
@@ -1018,15 +1092,21 @@ class Engine:
             Serial of a graph that was still waiting and has been replaced; 0 if there was none.
         """
         self._graphs[graph.serial] = graph
+        self._given[graph.serial] += 1
+        self._due[graph.serial] += 1
+        graph.keep_old(keep)
         if graph.serial in self._tables:
             self._resume(graph, self._tables[graph.serial])
         replaced = _exchange(self.address + 8 * E_MAILBOX, graph.address)
         if replaced:
             for serial, waiting in list(self._graphs.items()):
                 if waiting.address == replaced:
-                    del self._graphs[serial]
-                    self._tables.pop(serial, None)
-                    return serial
+                    self._due[serial] -= 1
+                    # What had run before it was published again may still run.
+                    if serial != graph.serial and (self._given[serial] == 1 or serial in self._over):
+                        self._drop(serial)
+                        self._tables.pop(serial, None)
+                        return serial
         return 0
 
     def send(self, record: Record) -> bool:
@@ -1043,6 +1123,10 @@ class Engine:
         """
         serial = HOST if graph is None else graph.serial
         return self.send(Record(events.SET_PARAM, when, index, serial, value, ramp_samples))
+
+    def let_go(self, serial: int) -> bool:
+        """Retire the graph of this serial if it is the one that runs beside; False if the inbox is full."""
+        return self.send(Record(events.LET_GO, events.NOW, 0, serial))
 
     def midi(self, message: bytes, when: int = events.NOW, port: int = 0) -> bool:
         """Send a MIDI message of one to three bytes through the routes; False if the inbox is full."""
@@ -1138,6 +1222,14 @@ class Engine:
         self._scope = scope
         _store(self.address + 8 * E_SCOPE, scope.address)
 
+    def weigh(self) -> None:
+        """Measure loudness before and behind the graphs from the next piece on, and report it: LOUDNESS."""
+        if not self._scales:
+            meters = [loudness.build(self.sample_rate_hz, self.channels, allocate=self.arena.int64) for _ in range(3)]
+            self._scales = [*meters, self.arena.int64(3)]
+            self._scales[3][:] = [address_of(meter) for meter in meters]
+            _store(self.address + 8 * E_SCALES, address_of(self._scales[3]))
+
     def follow_clock(self, function: int, client: int) -> bool:
         """Read a native producer's clock, ``uint32 function(client)``, at every callback; 0: no longer.
 
@@ -1178,10 +1270,28 @@ class Engine:
         # What was asked for just before the end of a graph is looked up once its records have been handed out.
         for serial in self._ended:
             self._tables.pop(serial, None)
-        self._ended = [record.a for record in records if record.kind == events.SWAP_DONE and record.a]
-        for serial in self._ended:
-            self._graphs.pop(serial, None)
+        self._ended = []
+        for record in records:
+            if record.kind == events.SWAP_BEGUN:
+                self._due[record.b] -= 1
+                self._over.discard(record.b)
+            elif record.kind == events.SWAP_DONE and record.a:
+                if self._due[record.a] > 0:
+                    self._over.add(record.a)
+                else:
+                    self._ended.append(record.a)
+                    self._drop(record.a)
         return records
+
+    def _drop(self, serial: int) -> None:
+        self._graphs.pop(serial, None)
+        for counted in (self._given, self._due):
+            del counted[serial]
+        self._over.discard(serial)
+
+    def holds(self, serial: int) -> bool:
+        """Whether the audio thread may still run a graph, as far as `poll` knows."""
+        return serial in self._graphs
 
     @property
     def counters(self) -> Counters:

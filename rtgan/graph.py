@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,9 +41,9 @@ from rtgan.plugin import Activation, NativeNode, Plugin, all_params
 
 # Words of a graph.
 (
-    G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE, G_STEMS,
-    G_STEM_COUNT,
-) = range(12)  # fmt: skip
+    G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE, G_TRIM,
+    G_KEEP, G_STEMS, G_STEM_COUNT,
+) = range(14)  # fmt: skip
 _G_WORDS = 16
 
 # Words of a node.
@@ -68,6 +69,12 @@ _LAST = 100
 def now(clock: Any) -> Any:
     """The processor's counter, or what stands at an address in its place."""
     return ticks() if clock == 0 else i64p(clock)[0]
+
+
+#: How far a graph is turned down behind its last node, to be compared at one loudness. It belongs to no preset; its
+#: number in events is the one behind the last parameter's.
+TRIM = Param("trim_db", "Trim", -24, 0, 0, unit="dB", smoothing_ms=20, description="Level while A and B are compared.")
+_DB = math.log(10.0) / 20.0
 
 
 @inline
@@ -362,8 +369,21 @@ def graph_needs(graph: Any, index: Any) -> Any:
 def graph_set(graph: Any, index: Any, value: Any, samples: Any) -> None:
     """[audio] Begin a parameter's ramp to a new value; over its own time, or over so many samples."""
     g = i64p(graph)
-    if index >= 0 and index < g[G_PARAM_COUNT]:
+    if index >= 0 and index <= g[G_PARAM_COUNT]:
         param_glide(g[G_PARAMS] + index * PARAM_BYTES, value, samples)
+
+
+@inline
+def graph_trim(graph: Any, io: Any, n: Any) -> None:
+    """[audio] Turn ``n`` samples at ``io`` down by the graph's trim; at rest at 0 dB every bit passes."""
+    g = i64p(graph)
+    trim = g[G_TRIM]
+    if param_settled(trim) and f64p(trim)[CURRENT] == 0.0:
+        return
+    for i in range(n):
+        gain = np.float32(math.exp(param_next(trim) * _DB))
+        for c in range(g[G_CHANNELS]):
+            f32p(io + 4 * c * g[G_STRIDE])[i] *= gain
 
 
 @inline
@@ -498,6 +518,8 @@ class Graph:
         What the engine runs at.
     crossfade_ms : float, optional
         How long the engine fades over to this graph; its own choice by default.
+    trim_db : float
+        What `TRIM` begins with.
     stems : sequence of str
         Labels of plugins behind which the sound is kept piece by piece; of those that are not there, silence.
 
@@ -519,6 +541,7 @@ class Graph:
         max_block: int,
         channels: int,
         crossfade_ms: float | None = None,
+        trim_db: float = 0.0,
         stems: Sequence[str] = (),
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
@@ -534,7 +557,7 @@ class Graph:
                 self.declared.append(param)
 
         count = len(self.declared)
-        slots = arena.float64(PARAM_SLOTS * max(1, count)).reshape(-1, PARAM_SLOTS)
+        slots = arena.float64(PARAM_SLOTS * (count + 1)).reshape(-1, PARAM_SLOTS)
         self._slots = slots
         words = arena.int64(_G_WORDS)
         table = arena.int64(_N_WORDS * max(1, len(self.chain))).reshape(-1, _N_WORDS)
@@ -545,6 +568,9 @@ class Graph:
                 row = slots[self.index[f"{item.label}.{param.id}"]]
                 row[CURRENT] = row[TARGET] = value
                 row[SMOOTHING] = round(param.smoothing_ms * sample_rate_hz / 1000)
+
+        slots[count, [CURRENT, TARGET]] = TRIM.check(trim_db, TRIM.id)
+        slots[count, SMOOTHING] = round(TRIM.smoothing_ms * sample_rate_hz / 1000)
 
         self.nodes: list[NativeNode] = []
         self.parts: list[tuple[str, int]] = []
@@ -606,6 +632,7 @@ class Graph:
         words[G_SERIAL] = self.serial
         words[G_PARAMS] = address_of(slots)
         words[G_PARAM_COUNT] = count
+        words[G_TRIM] = address_of(slots[count])
         words[G_FADE] = round((crossfade_ms or 0.0) * sample_rate_hz / 1000)
         self.address = address_of(words)
 
@@ -620,6 +647,15 @@ class Graph:
             raise UsageError(f"there is no '{label}' in this chain; it holds: {', '.join(known) or 'nothing'}")
         names = ", ".join(all_params(type(known[label].plugin)))
         raise UsageError(f"'{label}' has no parameter '{param}'; it has: {names}")
+
+    @property
+    def trim_db(self) -> float:
+        """What `TRIM` is at or on its way to."""
+        return float(self._slots[-1, TARGET])
+
+    def keep_old(self, on: bool) -> None:
+        """Whether the graph that this one takes over from goes on to run beside it, unheard."""
+        self._words[G_KEEP] = on
 
     def slot(self, index: int) -> int:
         """Address of a parameter as the audio thread sees it."""
@@ -642,6 +678,17 @@ class Graph:
             for label, readings in found
             for name, address in readings.items()
         }
+
+    def wait_for_workers(self) -> None:
+        """Let nodes wait for whoever answers them in another process, as a file has the time to; before it plays."""
+        for node in self.nodes:
+            if node.wait is not None:
+                node.wait()
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong outside the audio thread so far, a sentence each."""
+        return [problem for node in self.nodes if node.problems is not None for problem in node.problems()]
 
     @property
     def faults(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import re
 import threading
@@ -19,13 +20,14 @@ from rtgan import events, offline, presets
 from rtgan.engine import HOST, HOST_PARAMS, Engine, TickRate
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
-from rtgan.graph import Graph
+from rtgan.graph import TRIM, Graph
 from rtgan.io import devices as io_devices
 from rtgan.io.clocked import ClockedStream
 from rtgan.io.devices import Device, Stream
 from rtgan.io.monitor import Monitor
+from rtgan.kernels.loudness import lufs
 from rtgan.offline import ENGINE_RATES_HZ, Step, process
-from rtgan.params import Param
+from rtgan.params import CURRENT, PARAM_SLOTS, TARGET, Param
 from rtgan.plugin import Plugin
 from rtgan.presets import Preset
 from rtgan.recorder import Heard, Message, Past, Recorder, take_path
@@ -39,6 +41,11 @@ _GONE_S = 2.0
 _AGAIN_S = 0.5
 _MOST_WARNINGS = 20
 _STUCK: list[object] = []
+#: What belongs to one engine and goes with it.
+_OF_THE_ENGINE = (
+    "engine", "_heard", "_keep_frames", "_graph", "_serials", "_published", "_past", "_adopted", "_waiting",
+    "_load", "_last_seen", "_monitor_device", "_monitors",
+)  # fmt: skip
 _MOST_PRE_ROLL_S = 60.0
 
 
@@ -110,6 +117,25 @@ def _overload(shed: Mapping[str, str]) -> str:
     words = {"out": "is left out", "reduced": "does with less"}
     told = ", ".join(f"{label} {words[how]}" for label, how in shed.items())
     return f"this machine cannot keep up: {told} for now" if told else ""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What a host plays on.
+
+    Parameters
+    ----------
+    input, output : Device
+    rate_hz : int
+        One of `rtgan.offline.ENGINE_RATES_HZ`.
+    block : int
+        Frames per callback; 0 leaves it to the device.
+    """
+
+    input: Device
+    output: Device
+    rate_hz: int
+    block: int
 
 
 def _db(power: float) -> float:
@@ -186,13 +212,12 @@ class Host:
         source: NDArray[np.float32] | None = None,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
-        if not 0 <= block <= 16384:
-            raise UsageError(f"the block size {block} is out of range; allowed: 0 (device's choice) to 16384")
         if not 0 <= pre_roll_s <= _MOST_PRE_ROLL_S:
             raise UsageError(f"the pre-roll of {pre_roll_s:g} s is out of range; allowed: 0 to {_MOST_PRE_ROLL_S:g}")
         if not wait_s >= 0:
             raise UsageError(f"waiting {wait_s:g} s for a device is not possible; allowed: from 0")
         self.preset = presets.load(preset) if isinstance(preset, str) else preset
+        check_block(block)
         self.block = block
         self._source = source
         self._stems = _check_stems(stems, self.preset)
@@ -201,35 +226,14 @@ class Host:
         self._settings = dict(settings or {})
         self.input, self.output = self._devices(input, output)
         self.sample_rate_hz = self._rate(rate_hz)
-        ins = tuple(in_channels) if in_channels else (1,)
-        if out_channels:
-            outs = tuple(out_channels)
-        else:
-            outs = (1, 2) if self.output is None or self.output.outputs >= 2 else (1,)
-        self._check_channels(ins, outs)
-        self._monitor_device, self._monitors = self._find_monitor(monitor, outs)
+        self._wanted_channels = tuple(in_channels or ()), tuple(out_channels or ())
+        self._wanted_monitor = monitor
         self._monitor: Monitor | None = None
-        here = self._monitors if self._monitor_device is None else ()
-        self.engine = Engine(
-            self.sample_rate_hz,
-            channels=len(ins),
-            device_in=max(ins),
-            device_out=max(*outs, *here),
-            in_map=tuple(c - 1 for c in ins),
-            out_map=tuple(c - 1 for c in outs),
-            monitor_map=tuple(c - 1 for c in here),
-            tape_frames=_TAPE_FRAMES if record or pre_roll_s else 0,
-            stems=len(stems),
-        )
-        self._keep_frames = round(pre_roll_s * self.sample_rate_hz)
-        self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
-        self._graph = self._build(self.preset, self._settings)
-        self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
-        # Values by serial as published, and what has been done since as of the telemetry read so far, not as of now.
-        self._published = {self._graph.serial: dict(self._graph.values())}
-        self._past = Past(self.preset, self._graph.values(), {f"host.{k}": p.default for k, p in HOST_PARAMS.items()})
-        self.engine.publish(self._graph)
-        self.engine.start_silent()
+        self._pre_roll_s = pre_roll_s
+        self._weighing = False
+        #: Why there can be no other engine, such as something that plays to the samples of this one; empty if nothing.
+        self.pinned = ""
+        self._begin(self._settings, bool(record or pre_roll_s))
         self._record = take_path(Path(record)) if record else None
         self._recorder: Recorder | None = None
         self._stream: Stream | ClockedStream | None = None
@@ -243,11 +247,9 @@ class Host:
         self._polling = threading.RLock()
         self._meters = (-200.0, -200.0)
         self._ticks = TickRate()
-        self._load = (0, 0, 0.0)
         self.stuck = False
         self._problems: list[str] = []
         self._warnings: tuple[str, ...] = ()
-        self._last_seen = (-1, 0.0)
         self._wait_s = wait_s
         self._shed = shed
         self._device = ""
@@ -257,11 +259,52 @@ class Host:
         # Whether a stream is meant to run; a stream is opened and closed by one thread at a time.
         self._started = False
         self._opening = threading.Lock()
+        self._changing = False
+
+    # --- set-up ---
+
+    def _begin(self, settings: Mapping[str, object] | None, tape: bool) -> None:
+        """Make an engine for the present devices and rate, with the graph that it begins with."""
+        ins, outs = self._channels()
+        self._monitor_device, self._monitors = self._find_monitor(self._wanted_monitor, outs)
+        here = self._monitors if self._monitor_device is None else ()
+        self.engine = Engine(
+            self.sample_rate_hz,
+            channels=len(ins),
+            device_in=max(ins),
+            device_out=max((*outs, *here)),
+            in_map=tuple(c - 1 for c in ins),
+            out_map=tuple(c - 1 for c in outs),
+            monitor_map=tuple(c - 1 for c in here),
+            tape_frames=_TAPE_FRAMES if tape else 0,
+            stems=len(self._stems),
+        )
+        self._keep_frames = round(self._pre_roll_s * self.sample_rate_hz)
+        self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
+        self._graph = self._build(self.preset, settings)
+        self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
+        # Values by serial as published, and whether the graph before was kept. And what has been done since, as of the
+        # telemetry read so far, not as of now.
+        self._published = {self._graph.serial: (dict(self._graph.values()), False)}
+        self._past = Past(self.preset, self._graph.values(), {f"host.{k}": p.default for k, p in HOST_PARAMS.items()})
         # Serial of every graph the audio thread has taken, and its number in the order of taking.
         self._adopted: dict[int, int] = {}
         self._waiting: list[tuple[Graph, int, float]] = []
+        self._load = (0, 0, 0.0)
+        self._last_seen = (-1, 0.0)
+        if self.prepare is not None:
+            self.prepare(self.engine, self._graph, self.preset)
+        if self._weighing:
+            self.engine.weigh()
+        self.engine.publish(self._graph)
+        self.engine.start_silent()
 
-    # --- set-up ---
+    def _channels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Device channels to use, counted from 1; `UsageError` if the devices have not got them."""
+        ins, outs = self._wanted_channels
+        found = ins or (1,), outs or ((1, 2) if self.output is None or self.output.outputs >= 2 else (1,))
+        self._check_channels(*found)
+        return found
 
     def _devices(self, input: str | int | None, output: str | int | None) -> tuple[Device | None, Device | None]:
         if self._source is not None:
@@ -398,11 +441,7 @@ class Host:
         if self._stream is None:
             self._finish()
             return
-        if self.running:
-            self._silent.clear()
-            self.engine.send(Record(events.FADE_OUT, events.NOW))
-            # The fade is a matter of milliseconds; a device that has gone never answers.
-            self._silent.wait(0.5)
+        self._fade_out()
         if self._gone_at is None:
             self.stuck = not self._stream.close(last=True)
         self.stuck = not self._close_monitor(last=True) or self.stuck
@@ -431,6 +470,82 @@ class Host:
     ) -> None:
         self.stop()
 
+    # --- other devices ---
+
+    def reopen(self, find: Callable[[], Ends], abandon: Callable[[], None] = lambda: None) -> None:
+        """Fade out, play on other devices, fade in. Any thread.
+
+        Another rate or other channels need another engine, made with the present values; else the plugins hold what
+        they held. What cannot be opened leaves everything as it was.
+
+        Parameters
+        ----------
+        find : callable
+            Says what to play on. Called while no device is open, so that it may look for them anew where it must.
+        abandon : callable
+            Called where that could not be played on, before the devices there were are opened again.
+
+        Raises
+        ------
+        RtganError
+            Why other devices cannot be played on.
+        """
+        with self._loading, self._opening:
+            stream = self._stream
+            if not isinstance(stream, Stream) or not self._started or self.stuck:
+                raise RtganError("what plays is the built-in recording; there is no device to change")
+            assert self.input is not None and self.output is not None
+            before = Ends(self.input, self.output, self.sample_rate_hz, self.block)
+            held = {name: getattr(self, name) for name in _OF_THE_ENGINE}
+            self._changing = True
+            try:
+                if self._gone_at is None:
+                    self._fade_out()
+                    self._lose(stream, "the devices are being changed")
+                if self.stuck:
+                    raise RtganError(f"{stream.name} cannot be closed")
+                try:
+                    self._move(find(), before)
+                except RtganError:
+                    abandon()
+                    vars(self).update(held)
+                    self.input, self.output, self.block = before.input, before.output, before.block
+                    self.sample_rate_hz = before.rate_hz
+                    # Where they do not come back either, the host's thread goes on trying.
+                    self._resume()
+                    raise
+            finally:
+                self._changing = False
+
+    def _move(self, wanted: Ends, before: Ends) -> None:
+        check_block(wanted.block)
+        offline.engine_rate(wanted.rate_hz)
+        present = self._channels()
+        self.input, self.output, self.block = wanted.input, wanted.output, wanted.block
+        if (wanted.rate_hz, self._channels()) != (before.rate_hz, present):
+            why = "a recording runs" if self._recorder is not None else self.pinned
+            if why:
+                raise RtganError(f"{why}: neither the rate nor the channels can be changed meanwhile")
+            self.sample_rate_hz = wanted.rate_hz
+            with self._polling, self._lock:
+                engine = self.engine
+                self._begin(self._graph.values(), engine.tape is not None)
+                for name, value in engine.host_values.items():
+                    slots = (ctypes.c_double * PARAM_SLOTS).from_address(self.engine.host_slot(name))
+                    slots[CURRENT] = slots[TARGET] = value
+        self._play_on(wanted.input, wanted.output)
+
+    def _fade_out(self) -> None:
+        if not self.running:
+            return
+        self._silent.clear()
+        self.engine.send(Record(events.FADE_OUT, events.NOW))
+        # The fade is a matter of milliseconds; a device that has gone never answers.
+        until = time.monotonic() + 0.5
+        while not self._silent.is_set() and time.monotonic() < until:
+            self._poll()
+            time.sleep(0.002)
+
     # --- control ---
 
     def set(self, name: str, value: object) -> None:
@@ -453,24 +568,89 @@ class Host:
         if not self.engine.set_param(graph, index, plain):
             raise RtganError("the audio thread does not take events at the moment; try again")
 
-    def load(self, preset: str | Preset) -> None:
-        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile. Any thread."""
+    def load(self, preset: str | Preset, trim_db: float = 0.0, keep: bool = False) -> None:
+        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile. Any thread.
+
+        Parameters
+        ----------
+        preset : str or Preset
+        trim_db : float
+            What it is turned down by, as by `trim`.
+        keep : bool
+            Let what played run on beside it, unheard, for `recall`.
+        """
         chosen = presets.load(preset) if isinstance(preset, str) else preset
         with self._loading:
-            self._publish(chosen)
+            self._publish(chosen, {TRIM.id: trim_db} if trim_db else {}, keep)
 
-    def _publish(self, chosen: Preset) -> None:
-        graph = self._build(chosen)
+    def recall(self, serial: int) -> bool:
+        """Let a graph that runs beside be heard, at once; what was heard runs on beside it. False if it has ended."""
+        with self._loading:
+            with self._lock:
+                if serial not in self._serials or serial not in self._adopted:
+                    return False
+                self._graph, self.preset = self._serials[serial]
+            if self.prepare is not None:
+                self.prepare(self.engine, self._graph, self.preset)
+            with self._lock:
+                self._forget(self.engine.publish(self._graph, keep=True))
+        return True
+
+    def let_go(self, serial: int) -> None:
+        """End what runs beside, if it is this graph."""
+        self.engine.let_go(serial)
+
+    def _publish(self, chosen: Preset, trim: Mapping[str, float], keep: bool) -> None:
+        graph = self._build(chosen, trim)
         if self.prepare is not None:
             self.prepare(self.engine, graph, chosen)
         with self._lock:
             self._serials[graph.serial] = (graph, chosen)
-            self._published[graph.serial] = dict(graph.values())
+            self._published[graph.serial] = ({**graph.values(), **trim}, keep)
             self._graph = graph
             self.preset = chosen
             if not self._adopted:
-                self._past.restart(chosen, graph.values())
-            self._forget(self.engine.publish(graph))
+                self._past.restart(chosen, {**graph.values(), **trim})
+            self._forget(self.engine.publish(graph, keep))
+
+    def catch_up(self, timeout_s: float = 0.2) -> None:
+        """Wait until the changes that were asked for so far have been made, and told to whoever listens."""
+
+        def behind() -> bool:
+            return bool(self._waiting) or self._graph.serial not in self._adopted
+
+        if behind() or not self.engine.inbox.empty:
+            deadline = time.monotonic() + timeout_s
+            callbacks = self.engine.counters.callbacks
+            while time.monotonic() < deadline and (behind() or self.engine.counters.callbacks < callbacks + 2):
+                time.sleep(0.001)
+        self._poll()
+
+    def trim(self, db: float, ramp_ms: float = TRIM.smoothing_ms) -> None:
+        """Turn what plays down behind its last plugin, whatever the volume; what is loaded next is not. Any thread."""
+        graph, value = self._graph, TRIM.check(db, TRIM.id)
+        index = len(graph.declared)
+        with self._lock:
+            if graph.serial not in self._adopted:
+                self._waiting.append((graph, index, value))
+                return
+        ramp = round(ramp_ms * self.sample_rate_hz / 1000)
+        if not self.engine.set_param(graph, index, value, ramp_samples=ramp):
+            raise RtganError("the audio thread does not take events at the moment; try again")
+
+    def change(self, edit: Callable[[Preset], Preset]) -> None:
+        """Fade over to the present preset with its present values as ``edit`` changes it, such as its chain.
+
+        Plugins that are in both keep their values, also those that are turned meanwhile. Any thread.
+        """
+        with self._loading:
+            self.catch_up()
+            graph, before = self._graph, self._graph.values()
+            known = self.preset.values()
+            self._publish(edit(self.preset.with_values({k: v for k, v in before.items() if k in known})), {}, False)
+            for name, value in graph.values().items():
+                if before[name] != value and name in self._graph.index:
+                    self.set(name, value)
 
     def adopt(self, preset: Preset) -> None:
         """Let the preset that plays be this one from now on: same chain, other name, file, controls or snapshots.
@@ -504,6 +684,11 @@ class Host:
         with self._loading:
             if self.prepare is not None:
                 self.prepare(self.engine, self._graph, self.preset)
+
+    def weigh(self) -> None:
+        """From now on report loudness before and behind the chain, ten times a second, in LOUDNESS records."""
+        self._weighing = True
+        self.engine.weigh()
 
     def listen(self, function: Callable[[Record], None]) -> None:
         """Give every telemetry record to a function, in a background thread; what it raises becomes a warning."""
@@ -608,12 +793,22 @@ class Host:
             for item in graph.chain
         ]
 
+    @property
+    def serial(self) -> int:
+        """The graph that was loaded last, as telemetry counts them."""
+        return self._graph.serial
+
     def name_of(self, record: Record) -> str:
-        """The parameter that an APPLIED record speaks of; empty if its graph has gone."""
+        """The parameter that an APPLIED record speaks of; empty for a trim, and if its graph has gone."""
         if record.b == HOST:
             return f"host.{list(HOST_PARAMS)[record.a]}"
         known = self._serials.get(record.b)
         return next((n for n, i in known[0].index.items() if i == record.a), "") if known is not None else ""
+
+    @property
+    def takes_notes(self) -> bool:
+        """Whether a plugin of the chain plays the notes of MIDI messages."""
+        return any(getattr(node, "midi", 0) for node in self._graph.nodes)
 
     @property
     def notices(self) -> list[str]:
@@ -650,7 +845,12 @@ class Host:
         """Whether the device has gone and will be taken up again when it comes back."""
         if not self._started or not isinstance(self._stream, Stream) or self.stuck or self.running:
             return False
-        return self._gone_at is None or time.monotonic() - self._gone_at < self._wait_s
+        return self._changing or self._gone_at is None or time.monotonic() - self._gone_at < self._wait_s
+
+    @property
+    def changing(self) -> bool:
+        """Whether other devices are being opened; which engine plays is not settled before."""
+        return self._changing
 
     @property
     def device(self) -> str:
@@ -704,6 +904,7 @@ class Host:
         if counters.tape_dropped_frames:
             lost = counters.tape_dropped_frames / self.sample_rate_hz
             problems.append(f"the recording is silent for {lost:.2f} s that could not be written in time")
+        warnings = (*self._warnings, *self._graph.problems)
         return Stats(
             seconds=counters.position_samples / self.sample_rate_hz,
             in_db=self._meters[0],
@@ -719,7 +920,7 @@ class Host:
             problems=tuple(problems),
             dropped=counters.events_dropped,
             readings=self._graph.readings,
-            warnings=self._warnings,
+            warnings=warnings,
             device=self._device,
             late=counters.callbacks_late,
             shed=self._graph.shed,
@@ -758,23 +959,23 @@ class Host:
             now = time.monotonic()
             if self._gone_at is None:
                 if not self.running:
-                    self._gone_at = self._tried_at = now
-                    self._lose(stream)
+                    # Its clock may have gone with it; who follows it opens it anew.
+                    self.engine.follow_clock(0, 0)
+                    self._lose(stream, f"{stream.name} has gone; waiting for it")
                 elif self._monitor is not None and not self._monitor.active:
                     self.warn(f"the monitor {self._monitor.device.name} has gone; the output plays on")
             elif now - self._tried_at >= _AGAIN_S:
                 self._tried_at = now
                 self._resume()
 
-    def _lose(self, stream: Stream) -> None:
+    def _lose(self, stream: Stream, why: str) -> None:
+        self._gone_at = self._tried_at = time.monotonic()
+        self._device = why
         self._slips += stream.slips
-        # Its clock may have gone with it; who follows it opens it anew.
-        self.engine.follow_clock(0, 0)
         self.stuck = not stream.close()
         self.stuck = not self._close_monitor() or self.stuck
         if self.stuck:
             _STUCK.append(self)
-        self._device = f"{stream.name} has gone; waiting for it"
         self._tell(Record(events.DEVICE_GONE, self.engine.counters.position_samples))
 
     def _resume(self) -> None:
@@ -788,20 +989,24 @@ class Host:
         if not inputs or not outputs:
             return
         try:
-            stream = self._open(inputs[0], outputs[0])
-            engine.start_silent()
-            self._mind_load()
-            self._reopen_monitor(known)
-            try:
-                stream.start()
-            except RtganError:
-                stream.close()
-                self._close_monitor()
-                raise
+            self._play_on(inputs[0], outputs[0])
         except RtganError as problem:
             self._device = str(problem)
-            return
-        self.input, self.output, self._stream = inputs[0], outputs[0], stream
+
+    def _play_on(self, input: Device, output: Device) -> None:
+        """Open devices for the engine as it is, and fade in."""
+        engine = self.engine
+        stream = self._open(input, output)
+        engine.start_silent()
+        self._mind_load()
+        self._reopen_monitor(io_devices.devices())
+        try:
+            stream.start()
+        except RtganError:
+            stream.close()
+            self._close_monitor()
+            raise
+        self.input, self.output, self._stream = input, output, stream
         away_s = time.monotonic() - (self._gone_at or 0.0)
         self._last_seen = (-1, 0.0)
         self._gone_at = None
@@ -876,21 +1081,28 @@ class Host:
             self._did(Step(record.when, panic=True))
         elif record.kind == events.SWAP_BEGUN:
             if record.b in self._serials:
-                preset, values = self._serials[record.b][1], self._published[record.b]
-                if self._adopted:
-                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted)))
+                graph, preset = self._serials[record.b]
+                values, keep = self._published[record.b]
+                if record.b in self._adopted:
+                    now = {**graph.values(), TRIM.id: graph.trim_db}
+                    number = self._adopted[record.b]
+                    self._did(Step(record.when, preset=preset, values=now, graph=number, keep=True, recall=True))
+                elif self._adopted:
+                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted), keep=keep))
                 else:
                     self._past.restart(preset, values)
             for graph, index, value in self._waiting:
                 if graph.serial == record.b:
                     self.engine.set_param(graph, index, value)
-            self._adopted[record.b] = len(self._adopted)
+            self._adopted.setdefault(record.b, len(self._adopted))
             self._waiting = [w for w in self._waiting if w[0].serial > record.b]
-        elif record.kind == events.SWAP_DONE and record.a:
+        elif record.kind == events.SWAP_DONE and record.a and not self.engine.holds(record.a):
             self._forget(record.a)
 
     def _log_change(self, record: Record) -> None:
         name = self.name_of(record)
+        if record.b in self._serials and record.a == len(self._serials[record.b][0].declared):
+            name = TRIM.id
         if name:
             number = self._adopted.get(record.b, 0) if record.b != HOST else 0
             self._did(Step(record.when, name, record.x, graph=number, ramp_samples=int(record.y)))
@@ -924,6 +1136,13 @@ def _monitor_parts(text: str) -> tuple[str, tuple[int, ...]]:
     return name.strip(), tuple(int(c) for c in tail.split(",") if c)
 
 
+def check_block(block: int) -> int:
+    """A block size that can be asked of a device; `UsageError` for any other."""
+    if not 0 <= block <= 16384:
+        raise UsageError(f"the block size {block} is out of range; allowed: 0 (device's choice) to 16384")
+    return block
+
+
 def length_of(status: int) -> int:
     """Bytes of the MIDI message that begins with a status."""
     if status >= 0xF0:
@@ -938,7 +1157,7 @@ def names_of(record: Record) -> dict[str, Any]:
         events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
         events.HEARD: "midi", events.ACTION: "action", events.PANICKED: "panic", events.TAPING: "taping",
         events.TAPE_LOST: "tape_lost", events.DEVICE_GONE: "device_gone", events.DEVICE_BACK: "device_back",
-        events.STEPPED: "stepped",
+        events.LOUDNESS: "loudness", events.STEPPED: "stepped",
     }.get(record.kind, str(record.kind))  # fmt: skip
     line: dict[str, Any] = {"kind": kind, "position": record.when}
     if record.kind == events.METER:
@@ -950,6 +1169,8 @@ def names_of(record: Record) -> dict[str, Any]:
         }
     elif record.kind == events.APPLIED:
         line |= {"param": record.a, "graph": record.b, "value": record.x}
+    elif record.kind == events.LOUDNESS:
+        line |= {"graph": record.b, "in_lufs": round(lufs(record.x), 2), "out_lufs": round(lufs(record.y), 2)}
     elif record.kind == events.HEARD:
         line |= {"bytes": record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)].hex(" "), "port": record.b}
     else:

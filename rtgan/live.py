@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.host import Host, Stats, names_of
 from rtgan.io.virtual_mic import VirtualMic
-from rtgan.panel import link
+from rtgan.panel import link, password
 from rtgan.presets import Preset
 
 #: What the servers of sound and controllers may take to let go at the end.
@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if args.panel_port is not None and (args.no_panel or not 0 < args.panel_port < 65536):
         allowed = "--no-panel leaves none" if args.no_panel else "allowed: 1 to 65535"
         raise UsageError(f"--panel-port {args.panel_port} cannot be served; {allowed}")
-    preset = presets.load(args.preset or _DEFAULT_PRESET)
+    if args.model is not None and args.preset is not None:
+        raise UsageError("--model plays a model and nothing else; a preset with `plugin: model` plays it among others")
+    panel = {"port": args.panel_port, **_outside(args)}
+    preset = presets.of_model(args.model) if args.model is not None else presets.load(args.preset or _DEFAULT_PRESET)
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
     if args.monitor_mix is not None:
         if args.monitor is None:
@@ -72,23 +75,34 @@ def run(args: argparse.Namespace) -> int:
         if reason is not None and args.virtual_mic is not None:
             raise RtganError(f"{reason}: there is nothing to play into a virtual microphone")
         if args.virtual_mic is not None:
-            mic = stack.enter_context(VirtualMic(args.virtual_mic, args.rate))
+            mic = panel["mic"] = stack.enter_context(VirtualMic(args.virtual_mic, args.rate))
             print(mic.announcement, flush=True)
             chosen = mic.input(source)
             source, target = chosen.index if chosen is not None else None, mic.output.index
             rate_hz = mic.rate_hz
         if reason is None:
             host = Host(input=source, output=target, rate_hz=rate_hz, on_record=write, **options)
-            return _play(host, args, write)
+            return _play(host, args, write, panel)
         from rtgan import demo
 
         print(f"{reason}: playing a built-in noisy recording through {preset.name} in real time", flush=True)
         rate = demo.RATE_HZ if args.rate is None else offline.engine_rate(args.rate)
         samples = demo.recording(rate)
         host = Host(source=samples, rate_hz=rate, on_record=write, **options)
-        code = _play(host, args, write, until_source_ends=args.seconds is None)
+        code = _play(host, args, write, panel, until_source_ends=args.seconds is None)
         demo.show(samples, host.output_so_far(), host.latency_samples, rate)
         return code
+
+
+def _outside(args: argparse.Namespace) -> dict[str, Any]:
+    """Where other machines reach the panel, and their password; nothing if they do not."""
+    if args.panel_host is None:
+        if args.panel_password_file is not None:
+            raise UsageError("--panel-password-file is for --panel-host, which is not given")
+        return {}
+    if args.no_panel:
+        raise UsageError("--no-panel leaves nothing for --panel-host")
+    return {"address": link.check_address(args.panel_host), "password": password.obtain(args.panel_password_file)}
 
 
 def _no_device(output: bool) -> str | None:
@@ -107,7 +121,7 @@ def _no_device(output: bool) -> str | None:
 
 
 @contextmanager
-def _controls(host: Host, args: argparse.Namespace) -> Iterator[Desk]:
+def _controls(host: Host, args: argparse.Namespace, panel: Mapping[str, Any]) -> Iterator[Desk]:
     """Everything that may move the host meanwhile."""
     with ExitStack() as stack:
         desk = Desk(host, args.midi_in, args.midi_out, ports=not args.no_midi, on_reload=_say_reloaded)
@@ -116,6 +130,7 @@ def _controls(host: Host, args: argparse.Namespace) -> Iterator[Desk]:
             player = midifile.FilePlayer(host.engine, midifile.read(args.midi_file, host.sample_rate_hz))
             player.start()
             stack.callback(player.close)
+            host.pinned = "a MIDI file plays along"
         stack.enter_context(desk)
         if args.osc is not None:
             osc = Osc(desk, parse_where(args.osc))
@@ -125,8 +140,8 @@ def _controls(host: Host, args: argparse.Namespace) -> Iterator[Desk]:
         if not args.no_panel:
             absent = link.missing()
             if absent is None:
-                panel = stack.enter_context(link.Panel(host, desk, args.panel_port))
-                print(f"panel: {panel.url}", flush=True)
+                shown = stack.enter_context(link.Panel(host, desk, **panel))
+                print("\n".join(filter(None, (f"panel: {shown.url}", shown.opens))), flush=True)
             else:
                 print(absent, file=sys.stderr, flush=True)
         yield desk
@@ -136,12 +151,14 @@ def _say_reloaded(preset: Preset) -> None:
     print(f"\n{preset.path} was saved: playing it", flush=True)
 
 
-def _play(host: Host, args: argparse.Namespace, write: Any, until_source_ends: bool = False) -> int:
+def _play(
+    host: Host, args: argparse.Namespace, write: Any, panel: Mapping[str, Any], until_source_ends: bool = False
+) -> int:
     halt = threading.Event()
     leave = threading.Timer(_LEAVE_S, _leave)
     leave.daemon = True
     try:
-        with _signals(halt), _controls(host, args) as desk:
+        with _signals(halt), _controls(host, args, panel) as desk:
             host.start()
             try:
                 if host.wait_first_block():
@@ -311,7 +328,8 @@ def _telemetry(path: Path | None) -> Iterator[Any]:
         yield None
         return
     try:
-        stream: TextIO = path.open("w", encoding="utf-8")
+        # A line at a time: who follows the file sees what is, not what was a second ago.
+        stream: TextIO = path.open("w", encoding="utf-8", buffering=1)
     except OSError as problem:
         raise RtganError(f"the telemetry file {path} cannot be written: {problem.strerror}") from None
     lock = threading.Lock()

@@ -211,7 +211,7 @@ class Recorder:
         self.path = path
         self.origin = 0
         self.begun = False
-        self._graphs_before = 0
+        self._numbers: dict[int, int] = {}
         self._channels, self._rate = channels, sample_rate_hz
         self._markers = 0
         self.wet = Take(path, sample_rate_hz, channels, limit_bytes=limit_bytes)
@@ -226,7 +226,7 @@ class Recorder:
         past.forget(origin)
         self.begun = True
         self.origin = origin
-        self._graphs_before = past.number
+        self._numbers = {past.number: 0}
         self._write(offline.log_header(past.preset, self._rate, self._channels, past.values))
         for step in past.levels:
             self._write(offline.log_step(step))
@@ -239,9 +239,15 @@ class Recorder:
         if isinstance(deed, Message):
             self._write(offline.log_midi(position, deed.data, deed.port))
         else:
-            self._write(
-                offline.log_step(replace(deed, position=position, graph=max(0, deed.graph - self._graphs_before)))
-            )
+            known = deed.graph in self._numbers
+            if deed.preset is not None:
+                # What has run beside since before the take is not in it: it is loaded when it is heard.
+                deed = replace(deed, recall=deed.recall and known)
+                if not deed.recall:
+                    self._numbers[deed.graph] = len(self._numbers)
+            elif not (deed.panic or known or deed.param.startswith("host.")):
+                return
+            self._write(offline.log_step(replace(deed, position=position, graph=self._numbers.get(deed.graph, 0))))
 
     def mark(self, position: int, name: str = "") -> str:
         """Put a marker at an engine's sample, by default under its number; returns its name."""

@@ -95,5 +95,7 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
         readings=inner.readings,
         lanes=lanes,
         lean=inner.lean,
+        wait=inner.wait,
+        problems=inner.problems,
         keep=(inner.keep, trip, *ways),
     )

@@ -186,7 +186,7 @@ def test_without_anything_that_plays(cli, tmp_path):
 
 
 def test_seconds_out_of_range(cli):
-    done = cli("doctor", "--seconds", "0")
+    done = cli("doctor", "--seconds", "-1")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "--seconds must be from" in done.stderr
 

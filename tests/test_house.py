@@ -29,19 +29,21 @@ ORDER = (
     "graph",
     "switchboard",
     "generators",
+    "worker",
     "plugins",
     "engine",
     "preset_text",
     "bindings",
     "presets",
-    "setlist preset_watch preset_schema snapshots",
+    "chain setlist preset_watch preset_schema snapshots",
+    "preset_files",
     "offline",
     "io",
     "recorder",
     "host",
     "control",
     "panel",
-    "demo warm",
+    "demo warm model_check",
     "live batch listing bench",
     "doctor",
     "cli",
@@ -54,7 +56,8 @@ FRONT_DOOR = "rtgan"
 #: What training may use of the rest.
 TRAIN_USES = {"errors", "version", "kernel_cache", "kernels"}
 #: Where torch may be imported: with the module, and inside functions.
-TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record")
+TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects",
+                     "rtgan.worker.lowering", "rtgan.worker.serve")  # fmt: skip
 TORCH_IN_FUNCTIONS = ("rtgan.generators.library", "rtgan.bench.")
 
 

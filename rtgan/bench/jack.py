@@ -22,12 +22,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtgan.errors import RtganError
+
+if TYPE_CHECKING:
+    from rtgan.host import Host
 
 RATE_HZ = 48000
 _ROOT = Path(__file__).resolve().parents[2]
@@ -431,23 +434,55 @@ class Stalls:
         return np.array(found, np.int64).reshape(-1, 2), on_all
 
 
+class Stamped:
+    """A host that has not begun, whose callbacks are stamped and hear a noisy recording instead of the device.
+
+    Parameters
+    ----------
+    library : str
+        The rig's.
+    host : Host
+    seconds : float
+        What there is room for, from the host's start to the end of the measurement.
+    """
+
+    def __init__(self, library: str, host: Host, seconds: float) -> None:
+        from rtgan import demo
+        from rtgan.memory import Arena, address_of
+
+        self._rig = rig = ctypes.CDLL(library)
+        rig.mark.restype = ctypes.c_int64
+        self._host = host
+        self._room = int(seconds * RATE_HZ / 16)
+        self._memory = memory = Arena()
+        self._table, sound = memory.int64(3 * self._room), memory.put(demo.recording()[0])
+        rig.prepare(
+            ctypes.c_void_p(host.engine.callback_address), ctypes.c_void_p(address_of(self._table)),
+            ctypes.c_int64(self._room), ctypes.c_void_p(sound), ctypes.c_int64(demo.recording().shape[1]),
+        )  # fmt: skip
+        host.engine.callback_address = int(ctypes.cast(rig.stamped, ctypes.c_void_p).value or 0)
+
+    def measure(self, seconds: float, target: str) -> dict[str, Any]:
+        """Let so much time go by and write the stamps; what the host counted meanwhile."""
+        until = ctypes.c_int64()
+        before = self._host.engine.counters.xruns
+        first = self._rig.mark(ctypes.byref(until))
+        time.sleep(seconds)
+        last = self._rig.mark(ctypes.byref(until))
+        flagged = self._host.engine.counters.xruns - before
+        if last > self._room:
+            raise RtganError("the server called back more often than there is room for")
+        head = np.array([first, last, until.value])
+        np.concatenate([head, self._table[: 3 * last]]).astype(np.int64).tofile(target)
+        return {"flagged": flagged, "faults": sum(self._host.stats().faults.values())}
+
+
 def host_session(library: str, target: str, preset: str, seconds: float) -> None:
     """Play through a preset on the JACK server of the environment, in this process, and write the stamps."""
-    from rtgan import demo
     from rtgan.host import Host
-    from rtgan.memory import Arena, address_of
 
-    rig = ctypes.CDLL(library)
-    rig.mark.restype = ctypes.c_int64
     host = Host(preset, input="system", output="system", in_channels=(1,))
-    room = int((seconds + 30) * RATE_HZ / 16)
-    memory = Arena()
-    table, sound = memory.int64(3 * room), memory.put(demo.recording()[0])
-    rig.prepare(
-        ctypes.c_void_p(host.engine.callback_address), ctypes.c_void_p(address_of(table)), ctypes.c_int64(room),
-        ctypes.c_void_p(sound), ctypes.c_int64(demo.recording().shape[1]),
-    )  # fmt: skip
-    host.engine.callback_address = int(ctypes.cast(rig.stamped, ctypes.c_void_p).value or 0)
+    stamped = Stamped(library, host, seconds + 30)
     halt = threading.Event()
     holding = ctypes.PyDLL(None).usleep
 
@@ -459,23 +494,15 @@ def host_session(library: str, target: str, preset: str, seconds: float) -> None
         while not halt.is_set():
             holding(_HOLD_US)
 
-    until = ctypes.c_int64()
     with host:
         if not host.wait_first_block():
             raise RtganError("the audio server does not call back")
         for work in (compute, hold):
             threading.Thread(target=work, daemon=True).start()
         time.sleep(_SETTLE_S)
-        before = host.engine.counters.xruns
-        first = rig.mark(ctypes.byref(until))
-        time.sleep(seconds)
-        last = rig.mark(ctypes.byref(until))
-        flagged = host.engine.counters.xruns - before
+        report = stamped.measure(seconds, target)
         halt.set()
-    if last > room:
-        raise RtganError("the server called back more often than there is room for")
-    np.concatenate([np.array([first, last, until.value]), table[: 3 * last]]).astype(np.int64).tofile(target)
-    print(json.dumps({"flagged": flagged, "faults": sum(host.stats().faults.values())}))
+    print(json.dumps(report))
 
 
 def _run_host(rig: Rig, env: dict[str, str], preset: str, seconds: float, target: Path) -> dict[str, Any]:

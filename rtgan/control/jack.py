@@ -123,6 +123,7 @@ class JackMidi:
 
     def __init__(self, engine: Engine, exact: bool) -> None:
         self._engine = engine
+        self._exact = exact
         self._library = library = _library()
         with _Quiet(library):
             client = library.jack_client_open(NAME.encode(), _NO_START, None)
@@ -156,6 +157,10 @@ class JackMidi:
         self._closer: threading.Thread | None = None
         if exact:
             engine.follow_clock(int(words[native.J_FRAME]), client)
+
+    def serves(self, engine: Engine, exact: bool) -> bool:
+        """Whether it is a client of this engine, with times as exact as that."""
+        return engine is self._engine and exact == self._exact
 
     def _register(self, name: str, direction: int) -> int:
         port = self._library.jack_port_register(self._client, name.encode(), _MIDI_TYPE, direction, 0)

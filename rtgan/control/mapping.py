@@ -20,6 +20,9 @@ from rtgan.switchboard import POINTS, PORTS, Route
 #: Port of the messages of a MIDI file.
 FILE_PORT = PORTS - 1
 FILE_NAME = "MIDI file"
+#: Port of the panel's keyboard.
+PANEL_PORT = PORTS - 2
+PANEL_NAME = "panel"
 
 _MODES = {
     "absolute": switchboard.ABSOLUTE, "pickup": switchboard.PICKUP, "relative-twos": switchboard.TWOS,

@@ -2,8 +2,9 @@
 
 ``/rtgan`` answers with every address, its range, unit and value, and tells the one who asked of every change from
 then on. Without an argument an address answers with its value. ``/host/next``, ``/host/previous``, ``/host/panic``,
-``/host/record 1``, ``/host/snapshot 2``, ``/host/morph 50`` and ``/host/load NAME`` do what they say; presets are
-loaded by name only, never by path.
+``/host/record 1``, ``/host/snapshot 2``, ``/host/morph 50``, ``/host/compare 1`` and ``/host/load NAME`` do what they
+say; presets are loaded by name only, never by path. ``/host/chain add gain 2``, ``/host/chain move gain 1`` and
+``/host/chain remove gain`` change the chain that plays.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 from pythonosc.osc_message_builder import OscMessageBuilder
 from pythonosc.osc_packet import OscPacket
 
-from rtgan import presets
-from rtgan.bindings import HOST_TARGETS
+from rtgan import chain, presets
+from rtgan.bindings import HOST_TARGETS, HOST_TRIGGERS
 from rtgan.control.desk import Desk
 from rtgan.engine import HOST_PARAMS
 from rtgan.errors import RtganError, UsageError
@@ -142,10 +143,17 @@ class Osc:
                 # What comes over a network is nobody who gave a path: it must not run what lies there.
                 raise UsageError(f"/host/load takes the name of a preset, not a path such as '{values[0][:80]}'")
             self._desk.act(f"load {values[0]}")
+        elif name == "host.chain":
+            what, plugin, place = (*values, 0)[:3] if 2 <= len(values) <= 3 else ("", "", 0)
+            if not (isinstance(what, str) and isinstance(plugin, str) and isinstance(place, (int, float))):
+                raise UsageError("/host/chain takes add, move or remove, the name of a plugin, and its place")
+            chain.change(self._host.preset, what, plugin, int(place))
+            self._desk.act(f"chain {what} {int(place)} {plugin}")
         elif name in HOST_TARGETS and action not in HOST_PARAMS:
             target = HOST_TARGETS[name]
-            if not values or target.check(values[0], address) != 0.0 or action == "record":
-                self._desk.act(action, target.check(values[0], address) if values else 1.0)
+            value = target.check(values[0], address) if values else 1.0
+            if value != 0.0 or name not in HOST_TRIGGERS:
+                self._desk.act(action, value)
         elif not values:
             known = self._host.values
             if name not in known:

@@ -161,6 +161,11 @@ def read_extra(path: str | Path, name: str) -> bytes | None:
     return None
 
 
+def has_card(path: str | Path) -> bool:
+    """Whether a TorchScript model has a card; `RtganError` for a file that is none."""
+    return read_extra(path, "card.json") is not None
+
+
 def read_card(path: str | Path) -> Card:
     """Read and check the card of a TorchScript model [main thread; no torch].
 

@@ -24,6 +24,8 @@ from rtgan.generators.files import write_atomically
 from rtgan.generators.program import SUFFIX, Program
 
 MODEL_SUFFIX = ".ts"
+#: What a file must end in to be taken for a model by a preset.
+MODEL_SUFFIXES = (MODEL_SUFFIX, ".nm", ".pt")
 #: ``forward(frame, state) -> (frame, state[, voice])``: output 1 is input 1 of the next frame.
 CARRY = ((1, 1),)
 #: Largest allowed difference from the test vector, relative to its peak.
@@ -215,6 +217,12 @@ def describe(name: str | Path) -> str:
     """A model's card as text for people."""
     path = _resolve(name)
     card = read_card(path)
+    rows = [f"  {label:12} {value}" for label, value in facts(path, card)]
+    return "\n".join([f"{card.name}: {card.description}", *rows])
+
+
+def facts(path: Path, card: Card) -> list[tuple[str, str]]:
+    """What a model's card says, for people: what and how much of it, in the order in which to read it."""
     hop_ms = 1e3 * card.hop_samples / card.sample_rate_hz
     latency_ms = 1e3 * card.latency_samples / card.sample_rate_hz
     rows: list[tuple[str, str]] = [
@@ -250,7 +258,7 @@ def describe(name: str | Path) -> str:
     beside = path.with_suffix(SUFFIX)
     rows.append(("lowered", str(beside) if beside.is_file() else "on first use, with torch"))
     rows.append(("sha256", card.sha256))
-    return "\n".join([f"{card.name}: {card.description}", *(f"  {label:12} {value}" for label, value in rows)])
+    return rows
 
 
 def _figure(value: object) -> str:

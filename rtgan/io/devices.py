@@ -52,12 +52,14 @@ class Device:
         """What it is known by when it has been pulled out and put in again, whatever number it gets."""
         return re.sub(r" \(hw:\d+,\d+\)$", "", self.name), self.api
 
+    @property
+    def full_name(self) -> str:
+        """Name and host API, as `describe` shows them and `choose` takes them."""
+        return f"{self.name} [{self.api}]"
+
     def describe(self) -> str:
         """One line for a person."""
-        return (
-            f"{self.index:3d}  {self.name}  [{self.api}]  {self.inputs} in, {self.outputs} out, "
-            f"{self.rate_hz / 1000:g} kHz"
-        )
+        return f"{self.index:3d}  {self.full_name}  {self.inputs} in, {self.outputs} out, {self.rate_hz / 1000:g} kHz"
 
 
 def _sounddevice() -> Any:
@@ -136,8 +138,8 @@ def choose(spec: str | int | None, kind: str, known: Sequence[Device] | None = N
     Parameters
     ----------
     spec : str, int or None
-        Index, name, or a part of a name that only one device has. None: the default, which on a running JACK
-        server is its ``system`` ports.
+        Index, name, name with host API, or a part of a name that only one device has. None: the default, which on a
+        running JACK server is its ``system`` ports.
     kind : {"input", "output"}
     known : sequence of Device, optional
         What to choose from; by default what `devices` finds.
@@ -156,7 +158,7 @@ def choose(spec: str | int | None, kind: str, known: Sequence[Device] | None = N
         found = [d for d in able if d.index == int(text)]
     else:
         # Exact name first, then a unique part of one. JACK before others: it is there on purpose.
-        found = [d for d in able if d.name == text]
+        found = [d for d in able if text in (d.name, d.full_name)]
         if len(found) > 1:
             found = [d for d in found if "JACK" in d.api] or found[:1]
         if not found:

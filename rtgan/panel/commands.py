@@ -26,6 +26,8 @@ class Argument:
     description : str
     low, high : float or None
         Range of numbers.
+    choices : tuple of str
+        The only texts that are allowed; empty for any.
     default : object
         Where it may be left out; `...` where it may not.
     """
@@ -35,6 +37,7 @@ class Argument:
     low: float | None = None
     high: float | None = None
     default: Any = ...
+    choices: tuple[str, ...] = ()
 
     def check(self, value: object, where: str) -> object:
         """The value itself, or `UsageError`."""
@@ -44,6 +47,8 @@ class Argument:
             raise UsageError(f"{where} is not a {allowed}")
         if isinstance(value, str) and len(value) > _LONGEST:
             raise UsageError(f"{where} is longer than {_LONGEST} characters")
+        if self.choices and value not in self.choices:
+            raise UsageError(f"{where} is '{str(value)[:40]}'; allowed: {', '.join(self.choices)}")
         if kind in ("number", "integer") and self.low is not None and self.high is not None:
             number = float(value)  # type: ignore[arg-type]
             if not self.low <= number <= self.high:
@@ -56,7 +61,7 @@ class Argument:
         schema: dict[str, Any] = {"type": self.kinds[0] if len(self.kinds) == 1 else list(self.kinds)}
         schema["description"] = self.description
         if "string" in self.kinds:
-            schema["maxLength"] = _LONGEST
+            schema |= {"enum": list(self.choices)} if self.choices else {"maxLength": _LONGEST}
         if self.low is not None and self.high is not None:
             schema |= {"minimum": self.low, "maximum": self.high}
         if self.default is not ...:
@@ -80,11 +85,14 @@ class Command:
     arguments : mapping of str to Argument
     edits : bool
         Whether the performance lock refuses it.
+    slow : bool
+        Whether it takes its time; others need not wait for it.
     """
 
     summary: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     edits: bool = False
+    slow: bool = False
 
     def check(self, given: Mapping[str, object]) -> dict[str, Any]:
         """The arguments, defaults filled in; `UsageError` for what is missing, unknown or not allowed."""
@@ -123,7 +131,20 @@ COMMANDS: Mapping[str, Command] = {
         "Move the fader between the preset that plays and the one it names.",
         {"position": Argument(("number",), "Per cent of the way.", 0, 100)},
     ),
+    "compare": Command(
+        "Let A or B be heard, each as it was left; an empty side begins as a copy.",
+        {"side": Argument(("string",), "`a`, `b`, or `other` for the one that does not sound.", default="other")},
+    ),
+    "copy": Command("Put what sounds into the other side of A and B as well.", edits=True),
+    "match": Command("Turn the louder of A and B down to the softer one, or leave both as they are.", {"on": _ON}),
+    "undo": Command("Undo what was done last to the sound or to the presets' files.", edits=True),
+    "redo": Command("Do what was undone last once more.", edits=True),
     "panic": Command("Silence, every tail cut, all notes off; then sound comes back."),
+    "note": Command(
+        "Play a note, as a MIDI keyboard would.",
+        {"number": Argument(("integer",), "60 is the middle C.", 0, 127),
+         "velocity": Argument(("integer",), "How hard; 0 lets it go.", 0, 127, default=100)},
+    ),
     "record": Command("Begin a recording, or end it.", {"on": _ON}),
     "mark": Command("Put a marker into what is recorded."),
     "reset": Command("Count xruns anew and forget the worst load."),
@@ -134,10 +155,43 @@ COMMANDS: Mapping[str, Command] = {
                           default="")},
         edits=True,
     ),
+    "rename": Command(
+        "Call a preset of one's own by another name; set list and morphs that lead to it follow.",
+        {"name": _NAME, "new": Argument(("string",), "What it is to be called.")},
+        edits=True,
+    ),
+    "delete": Command("Delete a preset of one's own; `undo` brings it back.", {"name": _NAME}, edits=True),
     "keep": Command(
         "Keep the present values as a snapshot of the preset, in place of one of the same name.",
         {"name": Argument(("string",), "What the snapshot is called.")},
         edits=True,
+    ),
+    "chain": Command(
+        "Put a plugin into the chain that plays, take one out, or move one; the sound fades over.",
+        {"what": Argument(("string",), "What to do.", choices=("add", "remove", "move")),
+         "name": Argument(("string",), "Id of the plugin to add; else its name in the chain."),
+         "position": Argument(("integer",), "Where it is to stand, counted from 1; 0 for the end.", 0, 64, default=0)},
+        edits=True,
+        slow=True,
+    ),
+    "browse": Command("See which plugins can be added to the chain.", slow=True),
+    "look": Command("See what devices there are now.", slow=True),
+    "examine": Command("Let `rtgan doctor` look at this machine, its measurement of time left out.", slow=True),
+    "devices": Command(
+        "Fade out, play on other devices, fade in; where they refuse, the present ones go on.",
+        {"input": Argument(("string",), "As the topic `devices` names it; empty for the present one.", default=""),
+         "output": Argument(("string",), "As the topic `devices` names it; empty for the present one.", default=""),
+         "rate_hz": Argument(("integer",), "Sample rate; 0 for the present one.", 0, 384000, default=0),
+         "block": Argument(("integer",), "Frames per block; 0 leaves it to the device, -1 as it is.", -1, 16384,
+                           default=-1)},
+        edits=True,
+        slow=True,
+    ),
+    "microphone": Command(
+        "Play into a microphone that other programs can choose, or on the output there was before.",
+        {"on": _ON},
+        edits=True,
+        slow=True,
     ),
     "learn": Command(
         "Let the next MIDI control that moves control a target; an empty one gives up.",
@@ -152,7 +206,13 @@ TOPICS: Mapping[str, str] = {
     "chain": "The preset that plays: its plugins and the declarations of their parameters.",
     "values": "The value of every parameter by name.",
     "stats": "Load, xruns, latency by part, readings, warnings; ten times a second.",
+    "plugins": "Plugins that can be added to the chain; `browse` brings it up to date.",
     "presets": "Every preset there is.",
+    "compare": "Which of A and B sounds, what they hold, how far each is turned down.",
+    "morph": "Where the fader between two presets stands, in per cent.",
+    "history": "What would be undone, and done again.",
+    "devices": "What can be played on, and what is; `look` brings it up to date.",
+    "doctor": "What `examine` found.",
     "midi": "MIDI ports, the map, and what is being learned.",
     "lock": "Whether the performance lock is on.",
 }

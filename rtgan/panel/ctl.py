@@ -27,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, command in commands.COMMANDS.items():
         action = actions.add_parser(name, help=command.summary)
         for key, argument in command.arguments.items():
-            optional = {} if argument.default is ... else {"nargs": "?", "default": argument.default}
-            action.add_argument(key, help=argument.description.replace("%", "%%"), **optional)
+            how: dict[str, Any] = {} if argument.default is ... else {"nargs": "?", "default": argument.default}
+            action.add_argument(
+                key, help=argument.description.replace("%", "%%"), choices=argument.choices or None, **how
+            )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,8 +7,10 @@ that the panel's process reads (`rtgan.engine.Engine.show`), and no Python of th
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import queue
 import secrets
 import socket
 import subprocess
@@ -20,18 +22,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rtgan import __version__, bindings, memory, presets, setlist, snapshots
+from rtgan import __version__, bindings, chain, memory, preset_files, presets, setlist, snapshots
 from rtgan.bindings import HOST_TARGETS, Binding
 from rtgan.control.commands import Learning
 from rtgan.control.desk import Desk
-from rtgan.control.mapping import FILE_NAME
+from rtgan.control.mapping import FILE_NAME, PANEL_NAME, PANEL_PORT
 from rtgan.control.midi import Message
+from rtgan.control.plugboard import Plugboard
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import HEARD, Record
+from rtgan.generators import library
 from rtgan.host import Host, length_of
+from rtgan.io.virtual_mic import VirtualMic
 from rtgan.kernels import rings
+from rtgan.offline import ENGINE_RATES_HZ
 from rtgan.panel import commands
+from rtgan.panel.password import seal
 from rtgan.params import Param
+from rtgan.plugin import Plugin, plugin_class, plugin_ids
 from rtgan.preset_text import config_folder
 from rtgan.presets import Preset
 
@@ -43,6 +51,7 @@ _LIST_TICKS = 30
 _SCOPE_S = 0.3
 _RESTART_S = 1.0
 _MOST_RESTARTS = 5
+_MOST_SLOW = 8
 
 
 def missing() -> str | None:
@@ -68,11 +77,19 @@ class Panel:
         What is asked for goes through it.
     port : int, optional
         Default: `DEFAULT_PORT`, or any that is free where that is taken.
+    mic : VirtualMic, optional
+        The one that the host plays into; the panel takes it away when it ends, or when somebody says so.
+    address : str
+        Address of this machine to listen on beside its own; ``0.0.0.0`` for all.
+    password : str
+        What other machines have to know; only a hash of it is kept.
 
     Attributes
     ----------
     url : str
         What to open in a browser; it holds the token, so whoever has it has the panel.
+    opens : str
+        What other machines can do, in one sentence; empty if nothing.
 
     Raises
     ------
@@ -80,28 +97,47 @@ class Panel:
         If the port cannot be listened on.
     """
 
-    def __init__(self, host: Host, desk: Desk, port: int | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        desk: Desk,
+        port: int | None = None,
+        mic: VirtualMic | None = None,
+        address: str = _ADDRESS,
+        password: str = "",
+    ) -> None:
+        if not ipaddress.ip_address(address).is_loopback and not password:
+            raise UsageError("a panel that other machines reach needs a password")
         self._host, self._desk = host, desk
-        self._listener = _listen(port)
-        self._port = int(self._listener.getsockname()[1])
+        self._listeners = _listen(port, address)
+        self._sealed = seal(password) if password else ""
+        self._port = int(self._listeners[0].getsockname()[1])
         self._token = secrets.token_urlsafe(24)
         self.url = f"http://{_ADDRESS}:{self._port}/#{self._token}"
+        self.opens = opens(address, self._port) if self._sealed else ""
         self._scope_fd = -1
-        self._scope = self._build_scope(round(_SCOPE_S * host.sample_rate_hz))
-        host.engine.show(self._scope)
-        self._told = _Told(host, desk)
+        self._scope = self._show()
+        self._plugboard = Plugboard(host, mic)
+        self._told = _Told(host, desk, self._plugboard)
         self._halt = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._sending = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="rtgan-panel", daemon=True)
 
-    def _build_scope(self, frames: int) -> rings.Ring:
+    def _show(self) -> rings.Ring:
+        """Let the engine that plays write its sound where the panel's process can read it."""
+
         def allocate(words: int) -> Any:
             self._scope_fd, found = memory.shared(8 * words)
             return found
 
-        return rings.build(frames, 2 * self._host.engine.channels, allocate=allocate)
+        engine = self._engine = self._host.engine
+        if self._scope_fd >= 0:
+            os.close(self._scope_fd)
+        scope = rings.build(round(_SCOPE_S * engine.sample_rate_hz), 2 * engine.channels, allocate=allocate)
+        engine.show(scope)
+        return scope
 
     def start(self) -> None:
         """Start the panel's process."""
@@ -118,13 +154,20 @@ class Panel:
         self._part()
         if self._thread.is_alive():
             self._thread.join()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
+        self._plugboard.close()
         os.close(self._scope_fd)
         try:
             if json.loads(address_file().read_text("utf-8")).get("url") == self.url:
                 address_file().unlink()
         except (OSError, ValueError):
             pass  # somebody else's by now
+
+    @property
+    def process(self) -> int | None:
+        """Number of the panel's process; None before it has been started."""
+        return self._process.pid if self._process is not None else None
 
     def __enter__(self) -> Panel:
         self.start()
@@ -138,9 +181,11 @@ class Panel:
     def _run(self) -> None:
         # Sound first: a process and a look at every preset take their time.
         self._host.wait_first_block(halt=self._halt)
-        for begun in range(_MOST_RESTARTS + 1):
-            if begun and self._halt.wait(_RESTART_S):
+        lives = 0
+        while lives <= _MOST_RESTARTS:
+            if lives and self._halt.wait(_RESTART_S):
                 return
+            lives += 1
             try:
                 self._serve()
             except Exception as problem:
@@ -153,13 +198,17 @@ class Panel:
                     _end(self._process)
             if self._halt.is_set():
                 return
+            if self._outlived:
+                # Another rate: what the process knows of the sound is true no more.
+                self._scope = self._show()
+                lives = 0
         self._host.warn(f"the panel has ended {_MOST_RESTARTS + 1} times and is not started again")
 
     def _serve(self) -> None:
         """One life of the panel's process."""
         ours, theirs = socket.socketpair()
         self._link = ours
-        numbers = (theirs.fileno(), self._listener.fileno(), self._scope_fd)
+        numbers = (theirs.fileno(), self._scope_fd, *(listener.fileno() for listener in self._listeners))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "rtgan.panel", *map(str, numbers)],
             pass_fds=numbers,
@@ -170,26 +219,35 @@ class Panel:
             start_new_session=True,
         )  # fmt: skip
         theirs.close()
-        host = self._host
         self._send({
             "token": self._token,
+            "password": self._sealed,
             "hosts": [f"{name}:{self._port}" for name in (_ADDRESS, "localhost")],
-            "rate_hz": host.sample_rate_hz,
-            "scope": {"frames": int(self._scope.memory[rings.CAPACITY]), "channels": host.engine.channels,
+            "rate_hz": self._engine.sample_rate_hz,
+            "scope": {"frames": int(self._scope.memory[rings.CAPACITY]), "channels": self._engine.channels,
                       "written_word": rings.WRITTEN, "first_word": rings.HEADER},
         })  # fmt: skip
         self._told.forget()
-        hearing = threading.Thread(target=self._hear, args=(ours,), name="rtgan-panel-asks", daemon=True)
+        slow: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        hearing = threading.Thread(target=self._hear, args=(ours, slow), name="rtgan-panel-asks", daemon=True)
+        working = threading.Thread(target=self._work, args=(slow,), name="rtgan-panel-works", daemon=True)
         hearing.start()
+        working.start()
         tick = 0
         try:
-            while not self._halt.wait(_TICK_S) and hearing.is_alive():
+            while not self._halt.wait(_TICK_S) and hearing.is_alive() and not self._outlived:
                 for topic, data in self._told.changes(tick):
                     self._send({"topic": topic, "data": data})
                 tick += 1
         finally:
             self._part()
             hearing.join()
+            slow.put(None)
+
+    @property
+    def _outlived(self) -> bool:
+        """Whether another engine plays than the one whose sound the process knows."""
+        return self._engine is not self._host.engine and not self._host.changing
 
     def _part(self) -> None:
         link = self._link
@@ -205,36 +263,102 @@ class Panel:
         with self._sending:
             link.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
-    def _hear(self, link: socket.socket) -> None:
+    def _hear(self, link: socket.socket, slow: queue.Queue[dict[str, Any] | None]) -> None:
         with link, link.makefile("rb") as lines:
             try:
                 for line in lines:
                     asked = json.loads(line)
-                    answer: dict[str, Any] = {"answer": asked["id"]}
-                    try:
-                        self._told.do(asked["do"], asked["with"])
-                    except RtganError as problem:
-                        answer["error"] = str(problem)
-                    except Exception as problem:
-                        # A disk, somebody else's plugin: the panel must live on, and say it.
-                        answer["error"] = f"{asked['do']} failed: {problem!r}"
-                    self._send(answer)
+                    if not commands.COMMANDS[asked["do"]].slow:
+                        self._answer(asked)
+                    elif slow.qsize() < _MOST_SLOW:
+                        slow.put(asked)
+                    else:
+                        self._send({"answer": asked["id"], "error": "too much is asked for at once; try again"})
             except (OSError, ValueError):
                 pass  # the process has gone
 
+    def _work(self, slow: queue.Queue[dict[str, Any] | None]) -> None:
+        """Do what takes its time, one after the other."""
+        while (asked := slow.get()) is not None:
+            try:
+                self._answer(asked)
+            except OSError:
+                pass  # the process has gone; what was asked for is done all the same
 
-def _listen(port: int | None) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for chosen in (DEFAULT_PORT, 0) if port is None else (port,):
+    def _answer(self, asked: Mapping[str, Any]) -> None:
+        answer: dict[str, Any] = {"answer": asked["id"]}
         try:
-            listener.bind((_ADDRESS, chosen))
-            listener.listen(64)
-            return listener
+            self._told.do(asked["do"], asked["with"])
+        except RtganError as problem:
+            answer["error"] = str(problem)
+        except Exception as problem:
+            # A disk, somebody else's plugin: the panel must live on, and say it.
+            answer["error"] = f"{asked['do']} failed: {problem!r}"
+        self._send(answer)
+
+
+def check_address(text: str) -> str:
+    """An address that other machines may reach; `UsageError` for what is none."""
+    try:
+        found = ipaddress.ip_address(text)
+        if found.is_loopback:
+            raise ValueError
+        return str(found)
+    except ValueError:
+        raise UsageError(
+            f"--panel-host '{text[:60]}' is no address for others; give one of this machine, or 0.0.0.0 for all"
+        ) from None
+
+
+def opens(address: str, port: int) -> str:
+    """What a panel that other machines reach means, in one sentence."""
+    found = ipaddress.ip_address(address)
+    if found.is_unspecified:
+        # Nothing is sent: this only asks which of the addresses leads outside.
+        family, far = (socket.AF_INET, "192.0.2.1") if found.version == 4 else (socket.AF_INET6, "2001:db8::1")
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((far, 9))
+                address = probe.getsockname()[0]
+            except OSError:
+                pass  # no network at all; whoever gets one knows the address
+    where = f"[{address}]:{port}" if found.version == 6 else f"{address}:{port}"
+    return (
+        f"panel for others: http://{where}/ - whoever reaches this address and knows the password can see and turn "
+        "everything, and what passes is not encrypted"
+    )
+
+
+def _listen(port: int | None, address: str = _ADDRESS) -> list[socket.socket]:
+    """Listen on this machine's own address, and on another one with the same port."""
+    failed: Exception | None = None
+    for chosen in (DEFAULT_PORT, 0) if port is None else (port,):
+        found: list[socket.socket] = []
+        try:
+            # All addresses hold this machine's own one.
+            for each in [address] if address in (_ADDRESS, "0.0.0.0") else [_ADDRESS, address]:
+                found.append(_bound(each, int(found[0].getsockname()[1]) if found else chosen))
+            return found
         except (OSError, OverflowError) as problem:
             failed = problem
-    listener.close()
-    raise RtganError(f"the panel cannot listen on {_ADDRESS}:{port}: {failed}")
+            for listener in found:
+                listener.close()
+    raise RtganError(f"the panel cannot listen on {address}:{port}: {failed}")
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    six = ":" in address
+    listener = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if six:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(64)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -260,10 +384,10 @@ def _write_private(path: Path, text: str) -> None:
 
 
 class _Told:
-    """What the panel knows of a host, and what it may do to it [changes: one thread; do: one thread]."""
+    """What the panel knows of a host, and what it may do to it [changes: one thread; do: one, and one that is slow]."""
 
-    def __init__(self, host: Host, desk: Desk) -> None:
-        self._host, self._desk = host, desk
+    def __init__(self, host: Host, desk: Desk, plugboard: Plugboard) -> None:
+        self._host, self._desk, self._plugboard = host, desk, plugboard
         self._sent: dict[str, Any] = {}
         self._values: dict[str, float] = {}
         self._playing: Preset | None = None
@@ -276,6 +400,7 @@ class _Told:
         self._xruns_before = self._xruns = 0
         self._xrun_at: float | None = None
         self._recording: tuple[Path | None, float] = (None, 0.0)
+        self._plugins: list[dict[str, str]] = []
 
     def forget(self) -> None:
         """Tell everything anew: a panel has just begun."""
@@ -295,9 +420,15 @@ class _Told:
         tell("about", self._about())
         if tick % _LIST_TICKS == 0:
             tell("presets", self._presets())
+        tell("plugins", self._plugins)
         if tick % _STATS_TICKS == 0:
             tell("stats", self._stats())
             tell("midi", self._midi())
+            tell("compare", self._desk.comparison.state)
+            tell("history", self._desk.history.state)
+            tell("morph", {"position": round(self._desk.morph_percent, 1)})
+            tell("devices", self._devices())
+            tell("doctor", self._plugboard.findings)
         tell("lock", {"on": self._locked})
         before = self._sent.get("chain")
         tell("chain", self._chain())
@@ -334,7 +465,8 @@ class _Told:
         options = {label: entry.options for label, entry in entries}
         strips = [
             {"label": label, "plugin": plugin.name, "description": plugin.description,
-             "options": options.get(label, {}), "params": {k: _param(p) for k, p in params.items()}}
+             "options": options.get(label, {}), "params": {k: _param(p) for k, p in params.items()},
+             "card": _card(plugin)}
             for label, plugin, params in host.strips
         ]  # fmt: skip
         return {
@@ -344,7 +476,9 @@ class _Told:
             "notes": preset.notes,
             "program": preset.program,
             "bank": preset.bank,
-            "own": _is_own(preset),
+            "own": preset_files.is_own(preset),
+            "edited": preset.edited,
+            "notes_in": host.takes_notes,
             "snapshots": [s.name for s in preset.snapshots],
             "morph": preset.morph,
             "saved": preset.values(),
@@ -362,6 +496,8 @@ class _Told:
     def _stats(self) -> dict[str, Any]:
         host = self._host
         stats = host.stats()
+        if stats.xruns < self._xruns_before:
+            self._xruns_before = 0  # another engine counts anew
         if stats.xruns != self._xruns:
             self._xruns, self._xrun_at = stats.xruns, time.time()
         if host.recording != self._recording[0]:
@@ -386,11 +522,25 @@ class _Told:
             "recording": None if path is None else {"file": path.name, "seconds": int(stats.seconds - since)},
         }
 
+    def _devices(self) -> dict[str, Any]:
+        host, board = self._host, self._plugboard
+        return {
+            "inputs": board.names("input"),
+            "outputs": board.names("output"),
+            "input": host.input.full_name if host.input is not None else "",
+            "output": host.output.full_name if host.output is not None else "",
+            "rates_hz": list(ENGINE_RATES_HZ),
+            "rate_hz": host.sample_rate_hz,
+            "block": host.block,
+            "microphone": board.mic,
+            "fixed": board.fixed,
+        }
+
     def _midi(self) -> dict[str, Any]:
         preset = self._host.preset
         rows = [("global", b) for b in self._desk.global_map] + [("preset", b) for b in preset.midi]
         return {
-            "ports": [name for name in dict.fromkeys(self._desk.ports) if name not in ("", FILE_NAME)],
+            "ports": [name for name in dict.fromkeys(self._desk.ports) if name not in ("", FILE_NAME, PANEL_NAME)],
             "map": [
                 {"where": where, "control": str(b.control), "target": target, "mode": b.mode, "low": b.low,
                  "high": b.high}
@@ -433,8 +583,9 @@ class _Told:
             bindings.save_map(bindings.rebound(bindings.load_map(), target, binding))
             self._desk.reload()
         else:
-            preset = self._own_preset()
-            self._keep(replace(preset, midi=bindings.rebound(preset.midi, target, binding)))
+            preset = self._settled_preset()
+            what = "forget a control in" if binding is None else "learn a control in"
+            self._keep(replace(preset, midi=bindings.rebound(preset.midi, target, binding)), what)
 
     # --- what may be asked for ---
 
@@ -471,8 +622,35 @@ class _Told:
         snapshots.partner(self._host.preset)
         self._desk.act("morph", position)
 
+    def _do_compare(self, side: str) -> None:
+        sides = {"a": ("compare", 0.0), "b": ("compare", 1.0), "other": ("flip compare", 1.0)}
+        if side.lower() not in sides:
+            raise UsageError(f"there is no side '{side[:40]}'; allowed: {', '.join(sides)}")
+        self._desk.act(*sides[side.lower()])
+
+    def _do_copy(self) -> None:
+        self._desk.act("copy")
+
+    def _do_match(self, on: bool) -> None:
+        self._desk.act("match", float(on))
+
+    def _do_undo(self) -> None:
+        self._turn_back("undo", "there is nothing to undo")
+
+    def _do_redo(self) -> None:
+        self._turn_back("redo", "there is nothing to do again")
+
+    def _turn_back(self, action: str, otherwise: str) -> None:
+        self._host.catch_up()
+        if not self._desk.history.state[action]:
+            raise UsageError(otherwise)
+        self._desk.act(action)
+
     def _do_panic(self) -> None:
         self._host.panic()
+
+    def _do_note(self, number: int, velocity: int) -> None:
+        self._host.engine.midi(bytes([0x90, number, velocity]), port=PANEL_PORT)
 
     def _do_record(self, on: bool) -> None:
         self._desk.act("record", float(on))
@@ -496,6 +674,8 @@ class _Told:
         if not name:
             self._keep(preset)
             return
+        if not name.strip():
+            raise UsageError("a preset needs a name")
         path = presets.own_path(name)
         if path.exists():
             raise UsageError(f"there is a preset {path.stem} already")
@@ -505,16 +685,49 @@ class _Told:
             fresh = replace(fresh, morph=str(Path(fresh.morph).resolve()))
         self._keep(fresh)
 
+    def _do_rename(self, name: str, new: str) -> None:
+        change, renamed = preset_files.rename(name, new.strip())
+        before = self._host.preset
+        if before.path == presets.user_folder() / f"{name}.yaml":
+            self._host.adopt(replace(before, name=renamed.name, path=renamed.path))
+        self._desk.history.did(change, before, self._host.preset)
+
+    def _do_delete(self, name: str) -> None:
+        before = self._host.preset
+        change = preset_files.delete(name)
+        if before.path in change.before:
+            # The sound goes on; it belongs to no file any more.
+            self._host.adopt(replace(before, path=None))
+        self._desk.history.did(change, before, self._host.preset)
+
     def _do_keep(self, name: str) -> None:
         if not name.strip():
             raise UsageError("a snapshot needs a name")
-        self._keep(snapshots.take(self._own_preset(), name.strip(), self._host.values))
+        self._keep(snapshots.take(self._settled_preset(), name.strip(), self._host.values), "keep a snapshot in")
+
+    def _do_chain(self, what: str, name: str, position: int) -> None:
+        self._host.change(lambda preset: chain.change(preset, what, name, position))
+
+    def _do_browse(self) -> None:
+        self._plugins = _addable()
+
+    def _do_look(self) -> None:
+        self._plugboard.look()
+
+    def _do_examine(self) -> None:
+        self._plugboard.examine()
+
+    def _do_devices(self, input: str, output: str, rate_hz: int, block: int) -> None:
+        self._plugboard.open(input, output, rate_hz, block)
+
+    def _do_microphone(self, on: bool) -> None:
+        self._plugboard.virtual_mic(on)
 
     def _do_learn(self, target: str) -> None:
         if target and target not in HOST_TARGETS:
             if target not in self._host.preset.declared():
                 raise UsageError(f"there is no target '{target}'")
-            self._own_preset()
+            self._settled_preset()
         self._learning, self._found, self._target = Learning(), None, target
 
     def _do_forget(self, target: str) -> None:
@@ -522,19 +735,45 @@ class _Told:
 
     def _own_preset(self) -> Preset:
         preset = self._host.preset
-        if not _is_own(preset):
+        if not preset_files.is_own(preset):
             raise UsageError(f"{preset.name} stays as it is; save it under a name of your own first")
         return preset
 
-    def _keep(self, preset: Preset) -> None:
+    def _settled_preset(self) -> Preset:
+        """One's own preset with the chain of its file: what is kept in it must not save another chain unasked."""
+        preset = self._own_preset()
+        if preset.edited:
+            raise UsageError(f"the chain of {preset.name} has been changed; save it first")
+        return preset
+
+    def _keep(self, preset: Preset, what: str = "save") -> None:
         """Write a preset and let it be the one that plays."""
         assert preset.path is not None
-        presets.save(preset, preset.path)
+        before, path, preset = self._host.preset, preset.path, replace(preset, edited=False)
+        change = preset_files.save(preset, path, what)
         self._host.adopt(preset)
+        self._desk.history.did(change, before, preset)
 
 
-def _is_own(preset: Preset) -> bool:
-    return preset.path is not None and not preset.path.resolve().is_relative_to(presets.FACTORY.resolve())
+def _addable() -> list[dict[str, str]]:
+    """Plugins that can be put into a chain; each has to be loaded for it, which takes its time."""
+    found = []
+    for name in plugin_ids():
+        try:
+            plugin = plugin_class(name)
+        except RtganError:
+            continue  # one that is installed and broken; a chain that names it says why
+        if chain.stands_alone(plugin):
+            found.append({"id": name, "name": plugin.name, "description": plugin.description})
+    return sorted(found, key=lambda plugin: plugin["name"].lower())
+
+
+def _card(plugin: Plugin) -> list[tuple[str, str]]:
+    """What the model that a plugin plays says of itself: name and description, then fact by fact; empty without one."""
+    model = getattr(plugin, "model", None)
+    if not isinstance(model, library.Loaded):
+        return []
+    return [(model.card.name, model.card.description), *library.facts(model.path, model.card)]
 
 
 def _param(param: Param) -> dict[str, Any]:
@@ -561,12 +800,15 @@ def _list() -> list[dict[str, Any]]:
     known = presets.names()
     found: list[dict[str, Any]] = []
     for name in [*(n for n in dict.fromkeys(order) if n in known), *(n for n in known if n not in order)]:
-        row: dict[str, Any] = {"id": name, "name": name, "description": "", "tags": [], "program": None, "bank": 0}
+        file = presets.user_folder() / f"{name}.yaml"
+        row: dict[str, Any] = {"id": name, "name": name, "description": "", "tags": [], "program": None, "bank": 0,
+                               "own": file.is_file(), "hides": preset_files.stands_in_front(file),
+                               "broken": ""}  # fmt: skip
         try:
             preset = presets.load(name, "never")
             row |= {"name": preset.name, "description": preset.description, "tags": list(preset.tags),
-                    "program": preset.program, "bank": preset.bank, "own": _is_own(preset), "broken": ""}  # fmt: skip
+                    "program": preset.program, "bank": preset.bank}  # fmt: skip
         except RtganError as problem:
-            row |= {"own": False, "broken": str(problem)}
+            row["broken"] = str(problem)
         found.append(row)
     return found

@@ -1,7 +1,8 @@
-"""The panel's process: pages, a WebSocket and an HTTP interface on the loopback address, nothing else.
+"""The panel's process: pages, a WebSocket and an HTTP interface on the loopback address, and on another if asked to.
 
 Whoever asks must name this machine (Host, which a page that was rebound to it cannot), must not come from another page
-(Origin), and must know the token, but for the files of the page itself, which hold no secret.
+(Origin), and must know the token, but for the files of the page itself, which hold no secret. Where other machines are
+listened to, the password gives the token.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import compare_digest
 from typing import Any
@@ -28,6 +30,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rtgan.errors import RtganError, UsageError
 from rtgan.panel import commands
+from rtgan.panel.password import LONGEST, Tries, fits
 from rtgan.panel.scope import Scope as SoundScope
 
 FRAME_S = 1 / 30
@@ -76,12 +79,16 @@ class Budget:
 
 
 class Guard:
-    """Lets nobody through who does not name this machine or comes from another page; adds headers to every answer."""
+    """Lets nobody through who does not name this machine or comes from another page; adds headers to every answer.
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+    Where other machines are listened to (``others``), the address that a connection came in at names it too: a number,
+    which no name can be bound to.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], others: bool) -> None:
         self._app = app
         self._hosts = hosts
-        self._origins = frozenset(f"http://{host}" for host in hosts)
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -89,10 +96,14 @@ class Guard:
         for name, value in scope["headers"]:
             if name in found:
                 found[name].append(value.decode("latin-1"))
+        hosts = self._hosts
+        if self._others and scope.get("server"):
+            address, port = scope["server"]
+            hosts |= {f"[{address}]:{port}" if ":" in address else f"{address}:{port}"}
         problem = ""
-        if len(found[b"host"]) != 1 or found[b"host"][0] not in self._hosts:
+        if len(found[b"host"]) != 1 or found[b"host"][0] not in hosts:
             problem = "this panel answers to its own address only"
-        elif any(origin not in self._origins for origin in found[b"origin"]):
+        elif any(origin.removeprefix("http://") not in hosts for origin in found[b"origin"]):
             problem = "this panel answers to its own page only"
 
         async def sent(message: Message) -> None:
@@ -118,6 +129,8 @@ class Viewer:
     def __init__(self, page: WebSocket) -> None:
         self.page = page
         self.looking = True
+        #: Notes that its keyboard holds.
+        self.holding: set[int] = set()
         self._topics: dict[str, Any] = {}
         self._errors: list[str] = []
         self._frame: bytes | None = None
@@ -176,6 +189,9 @@ class Server:
 
     def __init__(self, hello: Mapping[str, Any], scope_fd: int, link: asyncio.StreamWriter) -> None:
         self._token = str(hello["token"]).encode()
+        self._sealed: str = hello["password"]
+        self._tries = Tries()
+        self._trying = asyncio.Lock()
         self._link = link
         self._scope = SoundScope(scope_fd, hello["scope"], int(hello["rate_hz"]))
         self._topics: dict[str, Any] = {}
@@ -193,11 +209,12 @@ class Server:
         files = [Route(path, self._file) for path in self._files]
         api = [
             Route("/api/openapi.json", self._openapi),
+            *([Route("/api/login", self._login, methods=["POST"])] if self._sealed else []),
             Route("/api/{name}", self._tell, methods=["GET"]),
             Route("/api/{name}", self._do, methods=["POST"]),
         ]
         app = Starlette(routes=[*files, *api, WebSocketRoute("/live", self._live)])
-        self.app = Guard(app, frozenset(hello["hosts"]))
+        self.app = Guard(app, frozenset(hello["hosts"]), bool(self._sealed))
 
     # --- pages and HTTP ---
 
@@ -211,8 +228,48 @@ class Server:
     def _stranger(self, request: Request) -> JSONResponse | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not self._knows(token):
-            return _refusal(401, "the token is missing or wrong; it stands in the address that `rtgan live` prints")
+            problem = "the token is missing or wrong; it stands in the address that `rtgan live` prints"
+            return JSONResponse({"error": problem, "password": bool(self._sealed)}, 401)
         return None
+
+    async def _login(self, request: Request) -> Response:
+        """Give the token for the password. Whoever is wrong too often has to wait, right or wrong."""
+        body = await self._body(request)
+        if isinstance(body, Response):
+            return body
+        try:
+            given = json.loads(body)["password"]
+            if not isinstance(given, str) or len(given) > LONGEST:
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return _refusal(400, "a password is asked for")
+        address = request.client.host if request.client is not None else "?"
+        wait_s = self._tries.wait_s(address)
+        if wait_s > 0:
+            return _refusal(429, f"too many wrong passwords; try again in {math.ceil(wait_s)} s")
+        # Counted before it is looked at, so that many at once are no way around it.
+        self._tries.spend(address)
+        async with self._trying:
+            right = await asyncio.to_thread(fits, given, self._sealed)
+        if not right:
+            return _refusal(401, "the password is wrong")
+        self._tries.spend(address, -1)
+        return JSONResponse({"token": self._token.decode()})
+
+    @staticmethod
+    async def _body(request: Request) -> bytes | Response:
+        """What was sent, if it is JSON and not too much; else the refusal."""
+        if request.headers.get("content-type", "application/json").partition(";")[0].strip() != "application/json":
+            return _refusal(415, "a request's body is JSON")
+        body = b""
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > commands.MOST_BYTES:
+                    return _refusal(413, f"a request may have {commands.MOST_BYTES} bytes")
+        except ClientDisconnect:
+            return Response(status_code=400)
+        return body
 
     async def _openapi(self, request: Request) -> Response:
         return self._stranger(request) or JSONResponse(commands.openapi(self._params()))
@@ -232,16 +289,9 @@ class Server:
         refused = self._stranger(request)
         if refused is not None:
             return refused
-        if request.headers.get("content-type", "application/json").partition(";")[0].strip() != "application/json":
-            return _refusal(415, "a request's body is JSON")
-        body = b""
-        try:
-            async for piece in request.stream():
-                body += piece
-                if len(body) > commands.MOST_BYTES:
-                    return _refusal(413, f"a request may have {commands.MOST_BYTES} bytes")
-        except ClientDisconnect:
-            return Response(status_code=400)
+        body = await self._body(request)
+        if isinstance(body, Response):
+            return body
         if not self._budget.take():
             return _refusal(429, f"more than {RATE:g} requests a second")
         try:
@@ -281,6 +331,8 @@ class Server:
         except (WebSocketDisconnect, RuntimeError):
             pass  # the page was closed
         finally:
+            for number in viewer.holding:
+                self._send(json.dumps({"do": "note", "number": number, "velocity": 0}))
             self._viewers.discard(viewer)
             writing.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -301,10 +353,12 @@ class Server:
                 self._somebody.set()
                 continue
             try:
-                asked = self._send(text)
+                name, given, asked = self._send(text)
             except UsageError as problem:
                 viewer.refuse(str(problem))
                 continue
+            if name == "note":
+                (viewer.holding.add if given["velocity"] else viewer.holding.discard)(given["number"])
             asked.add_done_callback(lambda done: self._refused(viewer, done))
 
     @staticmethod
@@ -314,8 +368,8 @@ class Server:
 
     # --- the host ---
 
-    def _send(self, text: str | bytes) -> asyncio.Future[str | None]:
-        """Ask the host; what comes is what speaks against it."""
+    def _send(self, text: str | bytes) -> tuple[str, dict[str, Any], asyncio.Future[str | None]]:
+        """Ask the host: the command's name, its arguments, and what speaks against it once that is known."""
         _, name, given = commands.parse(text)
         self._number += 1
         number = self._number
@@ -323,10 +377,10 @@ class Server:
         self._asked[number] = answer
         answer.add_done_callback(lambda done: self._asked.pop(number, None))
         self._link.write(json.dumps({"id": number, "do": name, "with": given}).encode() + b"\n")
-        return answer
+        return name, given, answer
 
     async def _ask(self, text: str | bytes) -> str | None:
-        return await asyncio.wait_for(self._send(text), _ANSWER_S)
+        return await asyncio.wait_for(self._send(text)[2], _ANSWER_S)
 
     def told(self, line: bytes) -> None:
         """Take a line of the host's."""
@@ -367,7 +421,7 @@ class Server:
             await asyncio.sleep(due - time.monotonic())
 
 
-async def _serve(link_fd: int, listen_fd: int, scope_fd: int) -> None:
+async def _serve(link_fd: int, scope_fd: int, listen_fds: Sequence[int]) -> None:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=link_fd), limit=_LINE_BYTES)
     panel = Server(json.loads(await reader.readline()), scope_fd, writer)
     server = uvicorn.Server(
@@ -399,14 +453,14 @@ async def _serve(link_fd: int, listen_fd: int, scope_fd: int) -> None:
     tasks = [asyncio.create_task(follow()), asyncio.create_task(panel.draw())]
     for task in tasks:
         task.add_done_callback(end)
-    await server.serve(sockets=[socket.socket(fileno=listen_fd)])
+    await server.serve(sockets=[socket.socket(fileno=fd) for fd in listen_fds])
     for task in tasks:
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError, ConnectionError):
         await asyncio.gather(*tasks)
 
 
-def main(link_fd: int, listen_fd: int, scope_fd: int) -> None:
+def main(link_fd: int, scope_fd: int, *listen_fds: int) -> None:
     """Serve until the host hangs up."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
@@ -414,4 +468,4 @@ def main(link_fd: int, listen_fd: int, scope_fd: int) -> None:
         # Whatever else runs comes first.
         os.nice(_NICE)
     with contextlib.suppress(ConnectionError):
-        asyncio.run(_serve(link_fd, listen_fd, scope_fd))
+        asyncio.run(_serve(link_fd, scope_fd, listen_fds))

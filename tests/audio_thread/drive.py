@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import violations
 from numpy.typing import NDArray
-from planted import Poison
+from planted import Halved, Poison, Unattended
 
 from rtgan import events
 from rtgan import switchboard as sb
@@ -27,7 +27,7 @@ from rtgan.events import Record
 from rtgan.graph import ChainItem, Graph
 from rtgan.io.bridge import Bridge
 from rtgan.memory import address_of
-from rtgan.plugin import plugin_class, plugin_ids
+from rtgan.plugin import plugin_class, whole_plugin_ids
 
 MAX_BLOCK = 256
 SEGMENTS = 10
@@ -76,13 +76,20 @@ def sweep(engine: Engine, segment: int, frames: int) -> None:
 
 
 def swap(engine: Engine, segment: int, frames: int) -> None:
-    """Another graph arrives, with events for old and new, resets and fades."""
+    """Another graph arrives, or one that ran on beside it, with events for all, resets and fades; they are weighed."""
     old = next(iter(engine._graphs.values()))
-    names = [n for n in ("highpass", "denoise", "gate", "limiter") if n in plugin_ids()]
+    engine.weigh()
+    names = [n for n in ("highpass", "denoise", "gate", "limiter") if n in whole_plugin_ids()]
     items = [ChainItem(plugin_class(name)()) for name in names[: 1 + segment % len(names)]]
-    engine.publish(Graph(items, engine.sample_rate_hz, MAX_BLOCK, engine.channels))
+    if segment % 4 == 2:
+        engine.publish(old, keep=True)
+    else:
+        engine.publish(Graph(items, engine.sample_rate_hz, MAX_BLOCK, engine.channels), keep=segment % 4 == 1)
+    if segment % 4 == 0:
+        engine.let_go(old.serial)
     position = engine.counters.position_samples
     engine.set_param(old, 0, 1.0, position)
+    engine.set_param(old, len(old.declared), -1.0 - segment, position)
     engine.send(Record(events.FADE_OUT, position))
     engine.send(Record(events.RESET, position + frames // 6))
     sweep(engine, segment, frames // 4)
@@ -168,23 +175,28 @@ def drain(engine: Engine, segment: int, frames: int) -> None:
 
 def cases() -> dict[str, Case]:
     made: dict[str, Case] = {}
-    for name in plugin_ids():
+    for name in whole_plugin_ids():
         for channels in (1, 2):
             made[f"{name}-{channels}"] = Case((name,), channels, script=sweep)
         if plugin_class(name)().rates_hz:
             made[f"{name}-44100"] = Case((name,), 2, 44100, script=sweep)
     done = frozenset({events.SWAP_DONE})
-    made["chain"] = Case(tuple(plugin_ids()), 2, tape_frames=1 << 15, script=drain)
+    made["chain"] = Case(tuple(whole_plugin_ids()), 2, tape_frames=1 << 15, script=drain)
     made["overload"] = Case(
         ("denoise", "limiter"), 2, tape_frames=1 << 15, script=overload, expected=frozenset({events.STEPPED}),
         stems=("denoise", "gain"), monitor=(2,),
     )  # fmt: skip
     made["empty"] = Case((), 2)
-    made["swap"] = Case(("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED})
+    made["swap"] = Case(
+        ("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED, events.LOUDNESS}
+    )
     made["midi"] = Case(
         ("gain", "limiter"), 2, script=keys,
         expected=frozenset({events.HEARD, events.APPLIED, events.ACTION, events.PANICKED}),
     )  # fmt: skip
+    # Every other block of it is answered, the others never are.
+    made["worker"] = Case((), 2, script=sweep, more=[ChainItem(Unattended())])
+    made["lowered"] = Case((), 2, script=sweep, more=[ChainItem(Halved())])
     made["poison"] = Case(
         ("highpass",), 1, script=poison, expected=frozenset({events.FAULT, events.RECOVERED}),
         more=[ChainItem(Poison())],

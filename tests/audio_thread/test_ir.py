@@ -22,6 +22,7 @@ ALLOWED = {"exp", "log", "tan", "sin", "cos", "pow", "memcpy", "memmove", "memse
 CALLS_THROUGH_POINTERS = {
     "rtgan.control.jack_callback.process",
     "rtgan.engine.callback",
+    "rtgan.generators.blocks.process",
     "rtgan.io.bridge.give",
     "rtgan.io.gate.enter",
     "rtgan.kernels.stft.stft_process",
@@ -31,6 +32,7 @@ CALLS_THROUGH_POINTERS = {
     "rtgan.plugins.howl._process",
     "rtgan.resampling._process",
     "rtgan.resampling._reset",
+    "rtgan.worker.node.process",
 }
 
 

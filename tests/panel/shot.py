@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-VIEWS = ("now", "play", "presets", "midi")
+VIEWS = ("now", "play", "presets", "devices", "midi")
 
 
 def main(target: Path) -> None:

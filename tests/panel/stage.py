@@ -135,3 +135,14 @@ def speech(jack: Jack, folder: Path) -> Iterator[None]:
     finally:
         player.terminate()
         player.wait()
+
+
+def control(page: Any, name: str, kind: str) -> Any:
+    return page.locator(f"[data-name='{name}'] input[type={kind}]")
+
+
+def shown(page: Any, selector: str) -> Any:
+    """What the page will show, within a while; the page's policy forbids to evaluate text, for a test as well."""
+    from playwright.sync_api import expect
+
+    return expect(page.locator(selector))

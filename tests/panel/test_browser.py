@@ -10,15 +10,14 @@ import sys
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from stage import CHROMIUM, FLAGS, Stage, playing, speech
-from support import Jack
+from stage import Stage, control, shown
 
 from rtgan import presets
 
@@ -26,70 +25,6 @@ pytestmark = [pytest.mark.jack, pytest.mark.slow]
 
 Page = Any
 AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.10.3.tgz"
-
-
-def absent(what: str) -> None:
-    """In CI a test that cannot run has failed."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} must be installed in CI")
-    pytest.skip(f"{what} is not installed")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if not Path(CHROMIUM).exists():
-        absent("chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        absent("playwright")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def stage(jack: Callable[..., Jack], tmp_path: Path) -> Iterator[Stage]:
-    """The podcast preset, somebody speaking into it."""
-    server = jack(512, wait=True)
-    with playing(server, tmp_path) as found, speech(server, tmp_path):
-        yield found
-
-
-@pytest.fixture
-def open_page(chromium: Any, stage: Stage) -> Iterator[Callable[..., Page]]:
-    """Open the panel; whatever a page asks of another machine, or complains of, fails the test."""
-    wrong: list[str] = []
-    contexts = []
-
-    def open_it(url: str = "", **options: Any) -> Page:
-        context = chromium.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(stage.base) else None)
-        page.goto(url or stage.url)
-        page.wait_for_selector("#strips .control", state="attached")
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    # A host that was ended on purpose refuses connections, or drops them.
-    assert [w for w in wrong if "net::ERR_CONNECTION_" not in w] == []
-
-
-def control(page: Page, name: str, kind: str) -> Any:
-    return page.locator(f"[data-name='{name}'] input[type={kind}]")
-
-
-def shown(page: Page, selector: str) -> Any:
-    """What the page will show, within a while; the page's policy forbids to evaluate text, for a test as well."""
-    from playwright.sync_api import expect
-
-    return expect(page.locator(selector))
 
 
 def heard_db(stage: Stage, seconds: int = 2) -> float:
@@ -195,6 +130,91 @@ def test_presets_are_found_loaded_and_saved(stage: Stage, open_page: Callable[..
     shown(page, "h1").not_to_have_text("My stage")
 
 
+def test_presets_are_renamed_deleted_and_brought_back(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page, other = open_page(), open_page()
+    page.click("#tab-presets")
+    page.fill("#save-name", "Club")
+    page.click("text=Save as")
+    page.click("[aria-label='Rename Club']")
+    page.keyboard.type("The Bar")
+    page.keyboard.press("Enter")
+    for each in (page, other):
+        shown(each, "h1").to_have_text("The Bar")
+    page.wait_for_selector("#list [aria-current]:has-text('The Bar')")
+    page.click("[aria-label='Rename The Bar']")
+    page.keyboard.press("Escape")
+    page.click("[aria-label='Delete The Bar']")
+    page.wait_for_selector("[data-id='the-bar']", state="detached")
+    shown(page, "#save").to_be_disabled()
+    shown(other, "#undo").to_have_attribute("title", "Undo: delete the-bar")
+    other.click("#undo")
+    page.wait_for_selector("#list [aria-current]:has-text('The Bar')")
+    page.keyboard.press("Control+z")
+    shown(page, "h1").to_have_text("Club")
+    page.keyboard.press("Control+Shift+z")
+    shown(page, "h1").to_have_text("The Bar")
+    # The factory's have no such buttons; one's own of the same name says that it stands in front.
+    assert page.locator("[aria-label='Delete Podcast']").count() == 0
+    page.fill("#save-name", "Podcast")
+    page.click("text=Save as")
+    page.wait_for_selector("[data-id='podcast']:has-text('in front of the factory')")
+    page.fill("#search", "front no such")
+    shown(page, "#none").to_be_visible()
+    page.fill("#search", "")
+    page.click("#lock")
+    shown(page, "[aria-label='Delete Podcast']").to_be_disabled()
+    shown(page, "#undo").to_be_disabled()
+
+
+def test_a_and_b_are_compared_and_keep_their_edits(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page, other = open_page(), open_page()
+    page.click("#tab-play")
+    stage.do("morph", position=40)
+    shown(page, ".morph input").to_have_value("40")
+    page.click("#side-b")
+    shown(other, "#side-b[aria-pressed=true]").to_be_visible()
+    field = page.locator("[data-name='denoise.amount_db'] .value")
+    field.fill("3")
+    field.press("Enter")
+    other.click("#side-a")
+    shown(page, "[data-name='denoise.amount_db'] .value").not_to_have_value("3")
+    page.click("#side-b")
+    shown(page, "[data-name='denoise.amount_db'] .value").to_have_value("3")
+    page.click("#tab-presets")
+    page.click("[data-id='bypass']")
+    page.click("#tab-play")
+    shown(page, "#holds-b").to_contain_text("B Bypass")
+    shown(page, "#holds-a").to_contain_text("A Podcast")
+    # Both run and are weighed; the louder one is turned down.
+    found = stage.wait("/api/compare", lambda c: c["known"] and min(c["trim_db"]) < 0, 30)
+    louder = "ab"[found["trim_db"].index(min(found["trim_db"]))]
+    shown(page, f"#holds-{louder}").to_have_text(re.compile("\u2212[0-9.]+ dB$"))
+    page.click("#match")
+    shown(page, f"#holds-{louder}").to_have_text(re.compile(" 0 dB$"))
+    page.click("#copy")
+    shown(page, "#holds-a").to_contain_text("A Bypass")
+
+
+def test_keys_pressed_faster_than_the_host_answers_all_count(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page, other = open_page(), open_page()
+    volume = control(page, "host.volume_db", "range")
+    volume.focus()
+    # Without a pause, and in the rhythm in which what the host has told comes back.
+    for pause in (0, 20, 33, 50):
+        stage.do("set", name="host.volume_db", value=12)
+        shown(page, "#volume .value").to_have_value("12")
+        page.wait_for_timeout(400)
+        for _ in range(9):
+            page.keyboard.press("PageDown")
+            page.wait_for_timeout(pause)
+        stage.wait("/api/values", lambda v: abs(v["host.volume_db"] + 52.8) < 0.01)
+        for each in (page, other):
+            shown(each, "#volume .value").to_have_value("-52.8")
+    for _ in range(4):
+        page.keyboard.press("PageUp")
+    stage.wait("/api/values", lambda v: abs(v["host.volume_db"] + 24) < 0.01)
+
+
 def test_now_shows_what_sounds(stage: Stage, open_page: Callable[..., Page]) -> None:
     page = open_page()
     shown(page, "#input-state").to_have_text("present")
@@ -288,6 +308,13 @@ def test_strangers_see_nothing(stage: Stage, chromium: Any) -> None:
     page.close()
 
 
+def violations(page: Page) -> list[str]:
+    found = page.evaluate("axe.run()")
+    return [f"{v['id']}: {[n['html'][:120] for n in v['nodes']][:4]}" for v in found["violations"]]
+
+
+# Whoever looks for devices is a client that comes and goes, which a server that waits for everybody waits for too.
+@pytest.mark.parametrize("stage", [False], indirect=True)
 def test_nobody_is_shut_out(stage: Stage, open_page: Callable[..., Page], tmp_path: Path) -> None:
     """No violation by axe-core, in any view, dark and light, wide and narrow."""
     try:
@@ -303,9 +330,23 @@ def test_nobody_is_shut_out(stage: Stage, open_page: Callable[..., Page], tmp_pa
     for theme, width in (("dark", 1280), ("light", 1280), ("dark", 390)):
         page = open_page(color_scheme=theme, viewport={"width": width, "height": 844})
         page.evaluate(script)
-        for view in ("now", "play", "presets", "midi"):
+        for view in ("now", "play", "presets", "devices", "midi"):
             page.click(f"#tab-{view}")
-            found = page.evaluate("axe.run()")
-            said = [f"{v['id']}: {[n['html'][:120] for n in v['nodes']][:4]}" for v in found["violations"]]
-            assert said == [], (theme, width, view)
+            if view == "play":
+                # Whatever is folded away, or shown for other chains only, too.
+                page.click("#rebuild")
+                page.click("#pad summary")
+                page.click(".card summary")
+                page.evaluate("document.querySelector('#keyboard').hidden = false")
+            found = violations(page)
+            assert found == [], (theme, width, view)
+            if view == "play":
+                page.click("#add")
+                page.wait_for_selector("#known b")
+                assert violations(page) == [], (theme, width, "add")
+                page.click("#enough")
+            if view == "devices" and theme == "light":
+                page.click("#examine")
+                page.wait_for_selector("#findings li", timeout=60000)
+                assert violations(page) == [], (theme, width, "doctor")
         page.close()

@@ -178,7 +178,7 @@ def test_a_port_that_is_taken(playing: Inside) -> None:
     port = int(playing.base.rpartition(":")[2])
     with pytest.raises(RtganError, match=f"cannot listen on 127.0.0.1:{port}"):
         link._listen(port)
-    with link._listen(None) as other:
+    with link._listen(None)[0] as other:
         assert other.getsockname()[1] != port
 
 
@@ -201,7 +201,7 @@ def test_live_serves_a_panel_unless_it_is_told_not_to(cli: Callable[..., Any], t
 
 
 def test_only_this_machine_is_listened_to_and_only_its_owner_reads_the_token(playing: Inside) -> None:
-    assert playing.panel._listener.getsockname()[0] == "127.0.0.1"
+    assert playing.panel._listeners[0].getsockname()[0] == "127.0.0.1"
     file = link.address_file()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert json.loads(file.read_text())["url"] == playing.url
@@ -226,12 +226,13 @@ def test_a_host_that_is_killed_leaves_no_panel_behind(tmp_path: Path, until: Unt
         env={**os.environ, "PYTHONPATH": str(ROOT), "JACK_NO_START_SERVER": "1"}, text=True,
     )  # fmt: skip
     assert host.stdout is not None
+    # It says more as time goes on, and would end if nobody were there to read it.
     with host.stdout:
         url = next(line.split()[1] for line in host.stdout if line.startswith("panel: "))
-    stage = Asking(url)
-    stage.wait("/api/values", lambda values: "host.mute" in values, 60)
-    host.kill()
-    host.wait()
+        stage = Asking(url)
+        stage.wait("/api/values", lambda values: "host.mute" in values, 60)
+        host.kill()
+        host.wait()
 
     def gone() -> bool:
         try:

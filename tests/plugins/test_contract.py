@@ -17,11 +17,11 @@ from rtgan.errors import UsageError
 from rtgan.events import Record
 from rtgan.graph import ChainItem, Graph
 from rtgan.params import Param
-from rtgan.plugin import HOST_PARAMS, Plugin, all_params, plugin_class, plugin_ids
+from rtgan.plugin import HOST_PARAMS, Plugin, all_params, plugin_class, whole_plugin_ids
 
 Frames = NDArray[np.float32]
 
-IDS = plugin_ids()
+IDS = whole_plugin_ids()
 #: Settings at which a plugin changes nothing while its full path runs.
 NEUTRAL: dict[str, dict[str, float]] = {
     "compressor": {"ratio": 1.0},

@@ -1,9 +1,15 @@
 // The frame around the views: tabs, what is always in reach, theme, messages.
 
+import "./chain.js";
+import "./compare.js";
 import { make } from "./control.js";
+import "./devices.js";
+import "./keys.js";
 import { recolour } from "./now.js";
 import "./play.js";
-import { ask, connect, on, set, state } from "./state.js";
+import "./presets.js";
+import { ask, connect, enter, on, set, state } from "./state.js";
+import "./xy.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -74,9 +80,8 @@ on("lock", ({ on: locked }) => {
 on("lock chain midi", lock);
 
 function lock() {
-  const edits = document.querySelectorAll("#strips input, #save-as *, .edit *, #learn *, .chip.midi, #pick");
+  const edits = document.querySelectorAll("#strips input, #pad-sliders input, #save-as *, .edit *, #learn *, .chip.midi, #pick, #rebuild");
   for (const field of edits) field.disabled = state.lock.on;
-  $("save").disabled = state.lock.on || !state.chain?.own;
 }
 
 // --- messages ---
@@ -99,6 +104,24 @@ on("stats", ({ trouble }) => {
 on("link", (why) => {
   $("gone").hidden = !why;
   $("gone-text").textContent = why;
+  if (!why) $("login").hidden = true;
 });
+
+// --- from another machine ---
+
+on("password", (why) => {
+  const fresh = $("login").hidden;
+  $("gone").hidden = $("login").hidden = false;
+  $("gone-text").textContent = why;
+  if (fresh) $("password").focus();
+});
+$("login").onsubmit = async (event) => {
+  event.preventDefault();
+  $("enter").disabled = true;
+  $("gone-text").textContent = "…";
+  $("gone-text").textContent = await enter($("password").value);
+  $("password").value = "";
+  $("enter").disabled = false;
+};
 
 connect();
