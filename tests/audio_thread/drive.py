@@ -22,7 +22,7 @@ from planted import Halved, Poison, Unattended
 
 from rtgan import events
 from rtgan import switchboard as sb
-from rtgan.engine import HOST, HOST_PARAMS, Engine
+from rtgan.engine import E_PAUSE, HOST, HOST_PARAMS, Engine
 from rtgan.events import Record
 from rtgan.graph import ChainItem, Graph
 from rtgan.io.bridge import Bridge
@@ -50,13 +50,18 @@ class Case:
     script: Callable[[Engine, int, int], None] = nothing
     expected: frozenset[int] = frozenset()
     more: list[ChainItem] = field(default_factory=list)
+    stems: tuple[str, ...] = ()
+    monitor: tuple[int, ...] = ()
 
     def items(self) -> list[ChainItem]:
         return [*(ChainItem(plugin_class(name)()) for name in self.chain), *self.more]
 
     def engine(self) -> Engine:
-        engine = Engine(self.rate, self.channels, max_block=MAX_BLOCK, tape_frames=self.tape_frames)
-        engine.publish(Graph(self.items(), self.rate, MAX_BLOCK, self.channels))
+        engine = Engine(
+            self.rate, self.channels, max_block=MAX_BLOCK, tape_frames=self.tape_frames, stems=len(self.stems),
+            monitor_map=self.monitor,
+        )  # fmt: skip
+        engine.publish(Graph(self.items(), self.rate, MAX_BLOCK, self.channels, stems=self.stems))
         return engine
 
 
@@ -165,6 +170,21 @@ def poison(engine: Engine, segment: int, frames: int) -> None:
     engine.set_param(graph, on, 0.0, position + frames // 10 + 5)
 
 
+def overload(engine: Engine, segment: int, frames: int) -> None:
+    """Every callback is late, or nobody minds and nodes are told to go and come; a monitor is turned meanwhile."""
+    engine.mind_load(1.0 if segment % 2 == 0 else 0.0)
+    engine._words[E_PAUSE] = 0
+    graph = list(engine._graphs.values())[-1]
+    position = engine.counters.position_samples
+    if segment % 2:
+        for k, level in enumerate((events.FULL, events.LEAN, events.OUT, events.FULL)):
+            engine.send(Record(events.STEP, position + k * frames // 5, 0, graph.serial, level))
+    names = list(HOST_PARAMS)
+    engine.set_param(None, names.index("monitor_mix"), 100.0 * (segment % 3) / 2, position + frames // 3)
+    engine.set_param(None, names.index("monitor_db"), -12.0 + segment % 24, position + frames // 2)
+    drain(engine, segment, frames)
+
+
 def drain(engine: Engine, segment: int, frames: int) -> None:
     """Empty the tape now and then, so that it both runs and overflows."""
     if engine.tape is not None and segment % 3 == 0:
@@ -182,6 +202,10 @@ def cases() -> dict[str, Case]:
             made[f"{name}-44100"] = Case((name,), 2, 44100, script=sweep)
     done = frozenset({events.SWAP_DONE})
     made["chain"] = Case(tuple(whole_plugin_ids()), 2, tape_frames=1 << 15, script=drain)
+    made["overload"] = Case(
+        ("denoise", "limiter"), 2, tape_frames=1 << 15, script=overload, expected=frozenset({events.STEPPED}),
+        stems=("denoise", "gain"), monitor=(2,),
+    )  # fmt: skip
     made["empty"] = Case((), 2)
     made["swap"] = Case(
         ("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED, events.LOUDNESS}

@@ -51,7 +51,7 @@ def capture(server: Jack, folder: Path, monitor: str, port: str) -> tuple[NDArra
         file = folder / "capture.wav"
         ports = ["jack_simple_client:output1", "PortAudio:out_0", port]
         recorder = subprocess.Popen(
-            ["jack_rec", "-f", str(file), "-d", "4", "-b", "24", *ports], env=server.env, **QUIET
+            ["jack_rec", "-f", str(file), "-d", "4", "-b", "24", "-B", "262144", *ports], env=server.env, **QUIET
         )  # fmt: skip
         peers.append(recorder)
         server.wait_port("jackrec:input1")
@@ -85,14 +85,14 @@ def test_the_singer_hears_the_voice_at_once_and_then_the_chain(jack: Callable[..
 
 def test_the_monitor_may_be_another_device(jack: Callable[..., Jack], tmp_path: Path) -> None:
     server = jack(256, wait=True)
-    other = subprocess.Popen(["jack_iodelay"], env=server.env, **QUIET)
+    other = subprocess.Popen(["jack_thru"], env=server.env, **QUIET)
     try:
-        server.wait_port("jack_delay:in")
-        frames, output = capture(server, tmp_path, "jack_delay:1", "PortAudio:out_2")
+        server.wait_port("jack_thru:input_1")
+        frames, output = capture(server, tmp_path, "jack_thru:1", "PortAudio:out_2")
     finally:
         other.terminate()
         other.wait()
-    assert output == ["jack_delay, channel 1", "0 ()"]
+    assert output == ["jack_thru, channel 1", "0 ()"]
     begin = int(np.flatnonzero(np.abs(frames[:, 1]) > 0.01)[0]) + 24000
     dry, _, monitor = frames[begin:-1000].T
     # A sine of 200 samples: what its device plays is a sine too, without a step, of the one level and then the other.
