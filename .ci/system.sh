@@ -31,6 +31,7 @@ if [ "${1:-live}" = test ]; then
     command -v jackd >/dev/null 2>&1 || want jackd2
     command -v jack_lsp >/dev/null 2>&1 || want jack-tools
     command -v jack-play >/dev/null 2>&1 || want jack-tools
+    command -v jack_midi_clock >/dev/null 2>&1 || want jack-midi-clock
     [ -x /usr/bin/chromium ] || want chromium fonts-dejavu-core
     for program in pipewire wireplumber pipewire-pulse pw-jack pw-link pactl dbus-daemon; do
         command -v $program >/dev/null 2>&1 && continue

@@ -91,6 +91,26 @@ def ring_read(ring: int, target: int, n: int) -> int:
     return count  # type: ignore[no-any-return]
 
 
+@inline
+def ring_skip(ring: int, count: Any, length: Any) -> None:
+    """Leave out ``count`` records, by a fade over ``length`` from them to those behind them; reader's side.
+
+    ``count + length`` records must be there.
+    """
+    r = i64p(ring)
+    read, width, mask = r[READ], r[WIDTH], r[CAPACITY] - 1
+    data = f32p(ring + 8 * HEADER)
+    # From behind: what is written here is read for a later place of the fade, where that is longer than what goes.
+    for back in range(length):
+        i = length - 1 - back
+        share = np.float32((i + 1) / (length + 1))
+        old = ((read + i) & mask) * width
+        new = ((read + count + i) & mask) * width
+        for k in range(width):
+            data[new + k] = data[old + k] + (data[new + k] - data[old + k]) * share
+    store_release(ring + 8 * READ, read + count)
+
+
 @kernel(types.int64(types.int64[::1], types.float32[:, ::1]))
 def _write(memory: Any, records: Any) -> int:
     return ring_write(memory.ctypes.data, records.ctypes.data, records.shape[0])

@@ -45,17 +45,26 @@ HOST_TARGETS: Mapping[str, Param] = MappingProxyType(
             Param("mute", "Mute", 0, 1, 0, scale="switch", description="Silence."),
             Param("panic", "Panic", 0, 1, 0, scale="switch", description="All notes off, every tail cut."),
             Param("volume_db", "Volume", -60, 12, 0, unit="dB", description="Level behind the chain."),
+            Param("monitor_db", "Monitor", -60, 12, 0, unit="dB", description="Level of the monitor."),
+            Param("monitor_mix", "Monitor mix", 0, 100, 0, unit="%", description="0 the input, 100 the chain."),
             Param("next", "Next preset", 0, 1, 0, scale="switch", description="The next preset of the set list."),
             Param("previous", "Previous preset", 0, 1, 0, scale="switch", description="The one before it."),
             Param("record", "Record", 0, 1, 0, scale="switch", description="Take what is heard to a file."),
             Param("marker", "Marker", 0, 1, 0, scale="switch", description="A marker in what is recorded."),
             Param("morph", "Morph", 0, 100, 0, unit="%", description="From one preset to another."),
+            Param("compare", "A/B", 0, 1, 0, scale="switch", description="Which of two sounds is heard: A, or B."),
+            Param("copy", "Copy A/B", 0, 1, 0, scale="switch", description="What sounds into the other side as well."),
+            Param("match", "Match A/B", 0, 1, 1, scale="switch", description="A and B at one loudness."),
+            Param("undo", "Undo", 0, 1, 0, scale="switch", description="Take back what was done last."),
+            Param("redo", "Redo", 0, 1, 0, scale="switch", description="Do it again."),
             Param("snapshot", "Snapshot", 1, 16, 1, smoothing_ms=0, description="Snapshot of the preset, by number."),
         )
     }
 )
 #: Targets that do something each time a control is pressed and hold no value.
-HOST_TRIGGERS = frozenset({"host.panic", "host.next", "host.previous", "host.marker"})
+HOST_TRIGGERS = frozenset(
+    {"host.panic", "host.next", "host.previous", "host.marker", "host.copy", "host.undo", "host.redo"}
+)
 
 #: Limits of what a binding holds.
 CURVE = (0.1, 10.0)

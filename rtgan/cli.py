@@ -39,6 +39,9 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
         help="play into a microphone that other programs can choose")  # fmt: skip
     add("--in-channels", type=_channels, metavar="N[,N]", help="device input channels from 1 (default: 1)")
     add("--out-channels", type=_channels, metavar="N[,N]", help="device output channels from 1 (default: 1,2)")
+    add("--monitor", metavar="[DEV:]N[,N]|DEV",
+        help="a second output with a mix of its own: channels of the output device, or another device")  # fmt: skip
+    add("--monitor-mix", type=float, metavar="PERCENT", help="0: the input without delay (default), 100: the chain")
     add("--rate", type=int, metavar="HZ", help="sample rate (default: the output device's)")
     add("--block", type=int, default=0, metavar="N", help="frames per block; 0 = least latency (default)")
     add("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE", help="set a parameter; repeatable")
@@ -48,10 +51,13 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.wav",
         help="record wet, dry (FILE.dry.wav) and events; FILE.flac; or a folder",
     )
+    add("--stem", action="append", default=[], metavar="PLUGIN",
+        help="record the sound behind this plugin too (FILE.PLUGIN.wav); repeatable")  # fmt: skip
     add("--pre-roll", type=float, default=10.0, metavar="S",
         help="what a recording begun by a control holds of the time before (default: 10)")  # fmt: skip
     add("--wait-device", type=float, default=math.inf, metavar="S",
         help="end when a device has been gone for so long (default: wait for it)")  # fmt: skip
+    add("--no-shed", action="store_true", help="leave nothing out, even when the machine cannot keep up")
     add("--seconds", type=float, metavar="S", help="stop after this long")
     add("--midi-in", action="append", default=[], metavar="NAME", help="MIDI input, by part of its name; repeatable")
     add("--midi-out", action="append", default=[], metavar="NAME", help="MIDI output for lights and motor faders")
@@ -116,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
     devices = commands.add_parser("devices", help="list audio devices")
     devices.add_argument("--json", action="store_true", help="for other programs")
-    listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and compare presets"))
+    listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and move presets"))
     info = commands.add_parser("info", help="show the card of a model or a preset")
     info.add_argument("file", metavar="FILE|NAME")
     doctor = commands.add_parser("doctor", help="check this machine for live audio")

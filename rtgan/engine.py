@@ -12,6 +12,7 @@ import ctypes
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from rtgan import events, switchboard
+from rtgan.errors import UsageError
 from rtgan.events import (
     Record,
     Ring,
@@ -34,21 +36,35 @@ from rtgan.events import (
 )
 from rtgan.graph import (
     G_FADE,
+    G_KEEP,
     G_LATENCY,
+    G_NODES,
     G_ROUTES,
     G_SERIAL,
     Graph,
+    graph_above,
+    graph_below,
+    graph_burden,
     graph_bypass,
+    graph_cost,
     graph_inherit,
+    graph_level,
+    graph_needs,
+    graph_relief,
     graph_reset,
     graph_run,
     graph_set,
+    graph_stem,
+    graph_step,
+    graph_trim,
+    now,
 )
-from rtgan.kernels import levels, rings
+from rtgan.kernels import levels, loudness, rings
 from rtgan.kernels.channels import deinterleave, interleave
 from rtgan.kernels.native import (
     NODES,
     call_foreign,
+    call_stream,
     cfunc,
     exchange,
     f32p,
@@ -103,11 +119,15 @@ from rtgan.switchboard import (
     E_CALLBACKS, E_BUSY, E_BUSY_MAX, E_UNDERFLOWS, E_OVERFLOWS, E_BAD_INPUT, E_LIMITED, E_TRACE, E_TRACE_MASK,
     E_WAITING, E_EVENT, E_NATIVE, E_CLOCK, E_CLOCK_CLIENT, E_CLOCK_FRAME, E_CLOCK_POSITION, E_LATE, E_PANIC_ASKED,
     E_DECODER, E_FOUND, E_HOST, E_PANIC_AT, E_PANIC_SAMPLES, E_TAPING, E_TAPE_LOST, E_SCOPE, E_SHOWING, E_SWAP_WAIT,
-) = range(55)  # fmt: skip
+    E_SCALES, E_WEIGHING, E_BESIDE, E_BESIDE_WORK,
+    E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED, E_MONITORS, E_MONITOR_LIMITER,
+    E_MONITOR_AVERAGE, E_MONITOR_MAP, E_MONITOR_WIDTH, E_MONITOR_FRAMES, E_MONITOR_USER,
+    E_STEMS, E_STEM_COUNT,
+) = range(75)  # fmt: skip
 # Float words, behind the integer ones.
-F_CEILING, F_RELEASE = range(56, 58)
-E_MAILBOX, E_PANIC, E_READING = 64, 65, 66  # a cache line of their own: both threads write it
-_WORDS = 80
+F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
+E_MAILBOX, E_PANIC, E_READING, E_MONITOR = 96, 97, 98, 99  # a cache line of their own: both threads write it
+_WORDS = 112
 
 #: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
 HOST_PARAMS = ParamSet(
@@ -117,11 +137,15 @@ HOST_PARAMS = ParamSet(
         Param("mute", "Mute", 0, 1, 0, smoothing_ms=10, scale="switch", description="Silence."),
         Param("bypass", "Bypass", 0, 1, 0, smoothing_ms=0, scale="switch",
               description="The input as it is, as late as the chain would make it."),
+        Param("monitor_db", "Monitor", -60, 12, 0, unit="dB", smoothing_ms=20,
+              description="Level of the monitor, whatever volume and mute say; the lowest is silence."),
+        Param("monitor_mix", "Monitor mix", 0, 100, 0, unit="%", smoothing_ms=20,
+              description="What the monitor hears: 0 the input as it comes, without any delay, 100 the chain."),
     ]
 )  # fmt: skip
 HOST = 0
-_VOLUME, _MUTE, _BYPASS, _PANIC_GAIN = range(4)
-_HOST_PARAMS = 3
+_VOLUME, _MUTE, _BYPASS, _MONITOR_DB, _MONITOR_MIX, _PANIC_GAIN = range(6)
+_HOST_PARAMS = 5
 _DB = math.log(10.0) / 20.0
 _SILENT_DB = HOST_PARAMS["volume_db"].minimum
 _NEVER = 1 << 62
@@ -129,6 +153,23 @@ _NEVER = 1 << 62
 _CLOCK_WAIT_S = 1.0
 #: A frame of JACK's clock that lies further from now than this is not believed.
 _FAR = 1 << 22
+
+#: A callback that takes a larger part of its time is late; so many in a row, and a node steps down. One is forgiven in
+#: so many seconds, so that a machine that stalls now and then loses nothing by it.
+_LATE, _MOST_LATE, _FORGIVE_S = 0.85, 3.0, 0.1
+#: A device that lost a block was late by our fault only where we took so large a part of the time.
+_OUR_PART = 0.25
+#: The load that is left with a node that steps up, and the time over which load is averaged.
+_CALM_LOAD, _LOAD_S = 0.7, 0.3
+#: A node that costs less than this is worth nothing to be left out.
+_LEAST_LOAD = 0.02
+#: Seconds without a late callback before a node steps up: the first, twice as long each time it did not last so long
+#: beyond twice the wait, up to the longest, after which it is tried whatever it costs.
+_WAIT_S, _TRUST_S, _LONGEST_S = 1.0, 10.0, 64.0
+#: The time in which a node is faded out.
+_FADE_S = Graph.FADE_MS / 1000
+#: Seconds in which a stream that begins is not judged.
+_BEGIN_S = 0.25
 
 _METER_EVERY = 1024
 #: Largest input magnitude, as the bits of a float32: 100, which is 40 dB above full scale.
@@ -166,7 +207,7 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
                     bits[i] = 0 if magnitude >= 0x7F800000 else bits[i] - magnitude + _LOUDEST_BITS
                     e[E_BAD_INPUT] += 1
         levels.meter_add(e[E_IN_METER], work, n)
-        if e[E_TAPING] != 0 or e[E_SHOWING] != 0:
+        if e[E_TAPING] != 0 or e[E_SHOWING] != 0 or e[E_MONITORS] != 0:
             samples = f32p(work)
             dry = f32p(e[E_DRY] + 4 * c * block)
             for i in range(n):
@@ -175,21 +216,77 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
 
 @inline
 def _take_graph(engine: Any) -> None:
-    """Look into the mailbox; a new graph starts to run beside the old one."""
+    """Look into the mailbox; a new graph starts to run with the old one, one that ran beside it is heard at once."""
     e = i64p(engine)
     if e[E_NEXT] != 0 or load_acquire(engine + 8 * E_MAILBOX) == 0:
         return
     graph = exchange(engine + 8 * E_MAILBOX, 0)
     serial = i64p(graph)[G_SERIAL]
-    graph_bypass(graph, f64p(e[E_HOST] + _BYPASS * PARAM_BYTES)[TARGET], 1)
+    if graph != e[E_BESIDE] and graph != e[E_ACTIVE]:
+        graph_bypass(graph, f64p(e[E_HOST] + _BYPASS * PARAM_BYTES)[TARGET], 1)
     ring_push(e[E_TELEMETRY], events.SWAP_BEGUN, e[E_POSITION], 0, serial, 0.0, 0.0, 0.0, 0.0)
     if e[E_ACTIVE] == 0:
         e[E_ACTIVE] = graph
         ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION], 0, serial, 0.0, 0.0, 0.0, 0.0)
-    else:
+    elif graph == e[E_BESIDE]:
+        e[E_BESIDE] = 0
+        e[E_NEXT] = graph
+        # However slowly its preset fades in otherwise.
+        i64p(graph)[G_FADE] = 0
+        e[E_SWAP_AT] = 0
+        e[E_SWAP_WAIT] = 0
+    elif graph != e[E_ACTIVE]:
         e[E_NEXT] = graph
         e[E_SWAP_AT] = 0
         e[E_SWAP_WAIT] = graph_inherit(graph, e[E_ACTIVE])
+        for k in range(i64p(graph)[G_NODES]):
+            level = np.float64(graph_level(graph, k))
+            if level != events.FULL:
+                ring_push(e[E_TELEMETRY], events.STEPPED, e[E_POSITION], k, serial, level, 0.0, 0.0, 0.0)
+
+
+@inline
+def _take_stems(engine: Any, offset: Any, n: Any, first: Any, done: Any, length: Any) -> None:
+    """The stems of ``n`` samples: of the graph that plays, from sample ``first`` on fading over to the next one's."""
+    e = i64p(engine)
+    channels = e[E_CHANNELS]
+    block = e[E_MAX_BLOCK]
+    for s in range(e[E_STEM_COUNT]):
+        playing = graph_stem(e[E_ACTIVE], s)
+        for c in range(channels):
+            at = 4 * (c * block + offset)
+            target = e[E_STEMS] + 4 * s * channels * block + at
+            a = f32p(playing + at)
+            taken = f32p(target)
+            for i in range(n):
+                taken[i] = a[i]
+            if e[E_NEXT] != 0:
+                late = target + 4 * first
+                coming = graph_stem(e[E_NEXT], s) + at + 4 * first
+                levels.fade_equal_power(late, coming, late, n - first, done, length)
+
+
+@inline
+def _weigh(engine: Any, before: Any, behind: Any, graph: Any, io: Any, n: Any) -> None:
+    """Take what comes out of a graph into the meter behind it, and tell of it ten times a second."""
+    e = i64p(engine)
+    told = i64p(behind)[loudness.COUNT] // loudness.STEP_SEGMENTS
+    loudness.measure(behind, io, e[E_MAX_BLOCK], n)
+    segments = i64p(behind)[loudness.COUNT]
+    if segments // loudness.STEP_SEGMENTS != told:
+        x = f64p(before)[loudness.POWER]
+        y = f64p(behind)[loudness.POWER]
+        serial = i64p(graph)[G_SERIAL]
+        ring_push(e[E_TELEMETRY], events.LOUDNESS, e[E_POSITION] + n, segments, serial, x, y, 0.0, 0.0)
+
+
+@inline
+def _copy(source: Any, target: Any, channels: Any, stride: Any, n: Any) -> None:
+    for c in range(channels):
+        a = f32p(source + 4 * c * stride)
+        b = f32p(target + 4 * c * stride)
+        for i in range(n):
+            b[i] = a[i]
 
 
 @inline
@@ -206,18 +303,35 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             samples = f32p(io + 4 * c * block)
             for i in range(n):
                 samples[i] = 0.0
+        for s in range(e[E_STEM_COUNT]):
+            for c in range(channels):
+                silent = f32p(e[E_STEMS] + 4 * ((s * channels + c) * block + offset))
+                for i in range(n):
+                    silent[i] = 0.0
         return
+    beside = e[E_BESIDE]
+    if beside != 0:
+        _copy(io, e[E_BESIDE_WORK], channels, block, n)
+        graph_run(beside, e[E_BESIDE_WORK], n, telemetry, position, e[E_TICKS], offset)
     if e[E_NEXT] == 0:
-        graph_run(e[E_ACTIVE], io, n, telemetry, position)
+        # What is heard of two graphs at a time is the loudness of neither.
+        scales = e[E_WEIGHING]
+        if scales != 0:
+            loudness.measure(i64p(scales)[0], io, block, n)
+            if beside != 0:
+                _weigh(engine, i64p(scales)[0], i64p(scales)[2], beside, e[E_BESIDE_WORK], n)
+        graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset)
+        if scales != 0:
+            _weigh(engine, i64p(scales)[0], i64p(scales)[1], e[E_ACTIVE], io, n)
+        graph_trim(e[E_ACTIVE], io, n)
+        _take_stems(engine, offset, n, 0, 0, 1)
         return
     other = e[E_NEXT_WORK]
-    for c in range(channels):
-        a = f32p(io + 4 * c * block)
-        b = f32p(other + 4 * c * block)
-        for i in range(n):
-            b[i] = a[i]
-    graph_run(e[E_ACTIVE], io, n, telemetry, position)
-    graph_run(e[E_NEXT], other, n, telemetry, position)
+    _copy(io, other, channels, block, n)
+    graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset)
+    graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS], offset)
+    graph_trim(e[E_ACTIVE], io, n)
+    graph_trim(e[E_NEXT], other, n)
     # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
     # the same delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
     begin = e[E_SWAP_WAIT]
@@ -233,10 +347,15 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             levels.fade_equal_gain(a, b, a, n - first, at + first - begin, length)
         else:
             levels.fade_equal_power(a, b, a, n - first, at + first - begin, length)
+    _take_stems(engine, offset, n, first, at + first - begin, length)
     e[E_SWAP_AT] = at + n
     if e[E_SWAP_AT] >= begin + length:
-        old = i64p(e[E_ACTIVE])[G_SERIAL]
+        retired = e[E_ACTIVE]
         new = i64p(e[E_NEXT])[G_SERIAL]
+        if i64p(e[E_NEXT])[G_KEEP] != 0:
+            retired = e[E_BESIDE]
+            e[E_BESIDE] = e[E_ACTIVE]
+        old = i64p(retired)[G_SERIAL] if retired != 0 else 0
         e[E_ACTIVE] = e[E_NEXT]
         e[E_NEXT] = 0
         ring_push(telemetry, events.SWAP_DONE, position + n, old, new, 0.0, 0.0, 0.0, 0.0)
@@ -256,6 +375,8 @@ def _set(engine: Any, serial: Any, index: Any, value: Any, samples: Any) -> None
                 graph_bypass(e[E_ACTIVE], value, 0)
             if e[E_NEXT] != 0:
                 graph_bypass(e[E_NEXT], value, 0)
+            if e[E_BESIDE] != 0:
+                graph_bypass(e[E_BESIDE], value, 0)
     else:
         if e[E_ACTIVE] != 0 and i64p(e[E_ACTIVE])[G_SERIAL] == serial:
             graph_set(e[E_ACTIVE], index, value, samples)
@@ -263,9 +384,84 @@ def _set(engine: Any, serial: Any, index: Any, value: Any, samples: Any) -> None
         if e[E_NEXT] != 0 and i64p(e[E_NEXT])[G_SERIAL] == serial:
             graph_set(e[E_NEXT], index, value, samples)
             done = 1
+        if e[E_BESIDE] != 0 and i64p(e[E_BESIDE])[G_SERIAL] == serial:
+            graph_set(e[E_BESIDE], index, value, samples)
+            done = 1
     if done:
         length = np.float64(samples)
         ring_push(e[E_TELEMETRY], events.APPLIED, e[E_POSITION], index, serial, value, length, 0.0, 0.0)
+
+
+@inline
+def _step(engine: Any, serial: Any, index: Any, level: Any) -> None:
+    """Let a node of a graph do all it can, do with less, or leave it out; and report it."""
+    e = i64p(engine)
+    done = 0
+    if e[E_ACTIVE] != 0 and i64p(e[E_ACTIVE])[G_SERIAL] == serial:
+        done = graph_step(e[E_ACTIVE], index, level)
+    if e[E_NEXT] != 0 and i64p(e[E_NEXT])[G_SERIAL] == serial:
+        done = graph_step(e[E_NEXT], index, level)
+    if done:
+        load = f64p(engine)[F_LOAD]
+        to = np.float64(level)
+        ring_push(e[E_TELEMETRY], events.STEPPED, e[E_POSITION], index, serial, to, load, 0.0, 0.0)
+
+
+@inline
+def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
+    """Step down before sound breaks, and up again when there is time for it."""
+    e = i64p(engine)
+    f = f64p(engine)
+    budget = f[F_BUDGET]
+    if budget <= 0.0 or e[E_ACTIVE] == 0 or frames <= 0:
+        return
+    rate = 1.0 / f[F_SECONDS]
+    seconds = frames * f[F_SECONDS]
+    load = spent / (frames * budget)
+    share = smaller(1.0, seconds / _LOAD_S)
+    # One stall says little about the load, however long it was.
+    f[F_LOAD] += share * (smaller(load, 2.0) - f[F_LOAD])
+    graph_cost(e[E_ACTIVE], frames, share)
+    late = load > _LATE or (flags & 15 != 0 and f[F_LOAD] > _OUR_PART)
+    if late:
+        e[E_LATE_CALLBACKS] += 1
+        e[E_CALM] = 0
+    else:
+        e[E_CALM] += frames
+    if e[E_PAUSE] > 0:
+        e[E_PAUSE] -= frames
+        return
+    if not late:
+        f[F_LATE] = larger(0.0, f[F_LATE] - seconds / _FORGIVE_S)
+        if e[E_NEXT] == 0 and e[E_CALM] >= e[E_WAIT]:
+            graph = e[E_ACTIVE]
+            node = graph_relief(graph)
+            if node >= 0:
+                fits = f[F_LOAD] + graph_needs(graph, node) / budget <= _CALM_LOAD
+                if fits or e[E_CALM] >= np.int64(_LONGEST_S * rate):
+                    e[E_CALM] = 0
+                    e[E_RETURNED] = e[E_POSITION]
+                    _step(engine, i64p(graph)[G_SERIAL], node, graph_above(graph, node))
+        return
+    f[F_LATE] += 1.0
+    if f[F_LATE] < _MOST_LATE:
+        return
+    f[F_LATE] = 0.0
+    graph = e[E_ACTIVE]
+    node = graph_burden(graph, _LEAST_LOAD * budget)
+    if node < 0 and e[E_NEXT] != 0:
+        graph = e[E_NEXT]
+        node = graph_burden(graph, 0.0)
+    if node < 0:
+        return
+    e[E_STEPS_DOWN] += 1
+    # The fade is still to be paid for.
+    e[E_PAUSE] = np.int64(_FADE_S * rate) + 2 * frames
+    if e[E_POSITION] - e[E_RETURNED] < np.int64(_TRUST_S * rate) + 2 * e[E_WAIT]:
+        e[E_WAIT] = smaller(2 * e[E_WAIT], np.int64(_LONGEST_S * rate))
+    else:
+        e[E_WAIT] = np.int64(_WAIT_S * rate)
+    _step(engine, i64p(graph)[G_SERIAL], node, graph_below(graph, node))
 
 
 @inline
@@ -298,13 +494,21 @@ def _begin_panic(engine: Any) -> None:
 
 
 @inline
-def _end_panic(engine: Any) -> None:
-    """Every node back to zero; sound comes back."""
+def _reset(engine: Any) -> None:
     e = i64p(engine)
     if e[E_ACTIVE] != 0:
         graph_reset(e[E_ACTIVE])
     if e[E_NEXT] != 0:
         graph_reset(e[E_NEXT])
+    if e[E_BESIDE] != 0:
+        graph_reset(e[E_BESIDE])
+
+
+@inline
+def _end_panic(engine: Any) -> None:
+    """Every node back to zero; sound comes back."""
+    e = i64p(engine)
+    _reset(engine)
     param_glide(e[E_HOST] + _PANIC_GAIN * PARAM_BYTES, 1.0, e[E_FADE_SAMPLES])
     e[E_PANIC_AT] = 0
 
@@ -421,6 +625,29 @@ def _volume(db: Any) -> Any:
 
 
 @inline
+def _mix_monitor(engine: Any, offset: Any, n: Any) -> None:
+    """What the monitor hears of ``n`` samples: the input as it came, and what the chain made of it."""
+    e = i64p(engine)
+    if e[E_MONITORS] == 0:
+        return
+    level = e[E_HOST] + _MONITOR_DB * PARAM_BYTES
+    mix = e[E_HOST] + _MONITOR_MIX * PARAM_BYTES
+    channels = e[E_CHANNELS]
+    stride = e[E_MAX_BLOCK]
+    moving = not (param_settled(level) and param_settled(mix))
+    gain = _volume(f64p(level)[CURRENT])
+    wet = gain * f64p(mix)[CURRENT] * 0.01
+    for i in range(offset, offset + n):
+        if moving:
+            gain = _volume(param_next(level))
+            wet = gain * param_next(mix) * 0.01
+        for c in range(channels):
+            heard = f32p(e[E_DRY] + 4 * c * stride)[i]
+            made = f32p(e[E_WORK] + 4 * c * stride)[i]
+            f32p(e[E_WORK] + 4 * (channels + c) * stride)[i] = heard * np.float32(gain - wet) + made * np.float32(wet)
+
+
+@inline
 def _host_gain(engine: Any, offset: Any, n: Any) -> None:
     """Volume, mute and panic on ``n`` samples of the work buffer; at rest every bit passes."""
     e = i64p(engine)
@@ -439,10 +666,14 @@ def _host_gain(engine: Any, offset: Any, n: Any) -> None:
             for i in range(n):
                 samples[i] *= gain
         return
+    monitors = channels if e[E_MONITORS] != 0 else 0
     for i in range(n):
-        gain = np.float32(_volume(param_next(volume)) * (1.0 - param_next(mute)) * param_next(panic))
+        silence = param_next(panic)
+        gain = np.float32(_volume(param_next(volume)) * (1.0 - param_next(mute)) * silence)
         for c in range(channels):
             f32p(io + 4 * c * stride)[i] *= gain
+        for c in range(monitors):
+            f32p(io + 4 * (channels + c) * stride)[i] *= np.float32(silence)
 
 
 @inline
@@ -456,6 +687,8 @@ def _apply(engine: Any, record: Any) -> None:
         _set(engine, words[3], words[2], floats[4], np.int64(floats[5]))
     elif kind == events.MIDI:
         _midi(engine, words[2], words[3])
+    elif kind == events.STEP:
+        _step(engine, words[3], words[2], np.int64(floats[4]))
     elif kind == events.PANIC:
         e[E_PANIC_ASKED] = 1
     elif kind == events.FADE_OUT:
@@ -465,15 +698,15 @@ def _apply(engine: Any, record: Any) -> None:
         levels.ramp_set(e[E_FADE], 1.0, e[E_FADE_SAMPLES])
         e[E_STOPPED] = 0
     elif kind == events.RESET:
-        if e[E_ACTIVE] != 0:
-            graph_reset(e[E_ACTIVE])
-        if e[E_NEXT] != 0:
-            graph_reset(e[E_NEXT])
+        _reset(engine)
+    elif kind == events.LET_GO and e[E_BESIDE] != 0 and i64p(e[E_BESIDE])[G_SERIAL] == words[3]:
+        e[E_BESIDE] = 0
+        ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION], words[3], 0, 0.0, 0.0, 0.0, 0.0)
 
 
 @inline
 def _record(engine: Any, n: Any) -> None:
-    """Show dry and wet to whoever looks, and append them to the tape.
+    """Show dry and wet to whoever looks, and append them to the tape, with the stems.
 
     What finds no room on the tape is told, so that its reader can keep the time.
     """
@@ -483,12 +716,14 @@ def _record(engine: Any, n: Any) -> None:
         return
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
-    # Dry and wet lie in one memory, the dry channels behind the wet ones' buffers: one map takes both.
-    interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], 2 * channels, n)
+    # All lies in one memory, dry and stems behind the wet channels' buffers: one map takes them, dry and wet first.
     if e[E_SHOWING] != 0:
+        interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], 2 * channels, n)
         rings.ring_show(e[E_SHOWING], e[E_TAPE_FRAMES], n)
     if tape == 0:
         return
+    if e[E_SHOWING] == 0 or e[E_STEM_COUNT] != 0:
+        interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], (2 + e[E_STEM_COUNT]) * channels, n)
     lost = e[E_TAPE_LOST]
     if lost != 0 and rings.ring_free(tape) >= n:
         before = i64p(tape)[rings.WRITTEN]
@@ -503,27 +738,40 @@ def _record(engine: Any, n: Any) -> None:
 
 
 @inline
+def _average(io: Any, channels: Any, stride: Any, n: Any) -> None:
+    """All channels into the first."""
+    share = np.float32(1.0 / channels)
+    mono = f32p(io)
+    for i in range(n):
+        mono[i] *= share
+    for c in range(1, channels):
+        more = f32p(io + 4 * c * stride)
+        for i in range(n):
+            mono[i] += more[i] * share
+
+
+@inline
 def _give_output(engine: Any, target: Any, n: Any) -> None:
     """Fade, map the chain's channels to the device's, interleave; every sample of the device is written."""
     e = i64p(engine)
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
-    levels.ramp_apply(e[E_FADE], e[E_WORK], channels, block, n)
+    monitor = e[E_WORK] + 4 * channels * block
+    levels.ramp_apply(e[E_FADE], e[E_WORK], 2 * channels if e[E_MONITORS] != 0 else channels, block, n)
     fade = f64p(e[E_FADE])
     if fade[levels.RAMP_REMAINING] <= 0.0 and fade[levels.RAMP_TARGET] == 0.0 and e[E_STOPPED] == 0:
         e[E_STOPPED] = 1
         ring_push(e[E_TELEMETRY], events.STOPPED, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
+    if e[E_MONITORS] != 0 and e[E_MONITOR_AVERAGE] != 0:
+        _average(monitor, channels, block, n)
+    elsewhere = load_acquire(engine + 8 * E_MONITOR)
+    if elsewhere != 0:
+        interleave(monitor, block, e[E_MONITOR_MAP], e[E_MONITOR_FRAMES], e[E_MONITOR_WIDTH], n)
+        call_stream(elsewhere, e[E_MONITOR_FRAMES], 0, n, 0, 0, e[E_MONITOR_USER])
     if target == 0:
         return
     if e[E_AVERAGE] != 0:
-        share = np.float32(1.0 / channels)
-        mono = f32p(e[E_WORK])
-        for i in range(n):
-            mono[i] *= share
-        for c in range(1, channels):
-            more = f32p(e[E_WORK] + 4 * c * block)
-            for i in range(n):
-                mono[i] += more[i] * share
+        _average(e[E_WORK], channels, block, n)
     interleave(e[E_WORK], block, e[E_OUT_MAP], target, e[E_DEVICE_OUT], n)
 
 
@@ -538,6 +786,7 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         e[E_TAPE_LOST] = 0
     e[E_TAPING] = tape
     e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
+    e[E_WEIGHING] = load_acquire(engine + 8 * E_SCALES)
     _take_input(engine, source, n)
     _take_graph(engine)
     _take_events(engine)
@@ -555,12 +804,16 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         change = smaller(waiting_time(e[E_WAITING], _NEVER), e[E_PANIC_AT] if e[E_PANIC_AT] != 0 else _NEVER)
         stop = smaller(n, start + change - e[E_POSITION])
         _run_graphs(engine, start, stop - start)
+        _mix_monitor(engine, start, stop - start)
         _host_gain(engine, start, stop - start)
         e[E_POSITION] += stop - start
         start = stop
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     e[E_LIMITED] += levels.limit(e[E_LIMITER], e[E_WORK], channels, block, n, f[F_CEILING], f[F_RELEASE])
+    if e[E_MONITORS] != 0:
+        monitor = e[E_WORK] + 4 * channels * block
+        levels.limit(e[E_MONITOR_LIMITER], monitor, channels, block, n, f[F_CEILING], f[F_RELEASE])
     for c in range(channels):
         levels.meter_add(e[E_OUT_METER], e[E_WORK] + 4 * c * block, n)
     _record(engine, n)
@@ -589,8 +842,8 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
 def callback(source: Any, target: Any, frames: Any, time_info: Any, flags: Any, engine: Any) -> int:
     """[audio] ``PaStreamCallback``; ``engine`` is the address of an engine's words."""
     control = flush_denormals()
-    begin = ticks()
     e = i64p(engine)
+    begin = now(e[E_TICKS])
     if flags & 5:
         e[E_UNDERFLOWS] += 1
     if flags & 10:
@@ -607,7 +860,8 @@ def callback(source: Any, target: Any, frames: Any, time_info: Any, flags: Any, 
             chunk_target = target + 4 * done * e[E_DEVICE_OUT]
         _chunk(engine, chunk_source, chunk_target, n)
         done += n
-    spent = ticks() - begin
+    spent = now(e[E_TICKS]) - begin
+    _mind_load(engine, frames, flags, spent)
     if e[E_TRACE] != 0:
         i64p(e[E_TRACE])[e[E_CALLBACKS] & e[E_TRACE_MASK]] = spent
     e[E_BUSY] += spent
@@ -669,6 +923,8 @@ class Counters:
     tape_dropped_frames: int
     events_dropped: int
     events_late: int
+    callbacks_late: int
+    steps_down: int
 
     @property
     def xruns(self) -> int:
@@ -691,10 +947,15 @@ class Engine:
     out_map : sequence of int
         The device's output channels (from 0) to write. A mono chain goes to all of them; a chain of several
         channels into one output is averaged.
+    monitor_map : sequence of int
+        The device's output channels (from 0) that carry the monitor, none of them in ``out_map``; see `monitor_to` for
+        another device.
     max_block : int
         Larger callbacks are split.
     tape_frames : int
         Room of the recording ring, a power of two; 0 for no recording.
+    stems : int
+        Stems of the graphs that the recording holds behind dry and wet.
     """
 
     FADE_MS = 30.0
@@ -709,8 +970,10 @@ class Engine:
         device_out: int | None = None,
         in_map: tuple[int, ...] | None = None,
         out_map: tuple[int, ...] | None = None,
+        monitor_map: tuple[int, ...] = (),
         max_block: int = 1024,
         tape_frames: int = 0,
+        stems: int = 0,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
@@ -718,8 +981,9 @@ class Engine:
         in_map = tuple(range(channels)) if in_map is None else in_map
         out_map = tuple(range(channels)) if out_map is None else out_map
         self.device_in = max(in_map) + 1 if device_in is None else device_in
-        self.device_out = max(out_map) + 1 if device_out is None else device_out
-        if len(in_map) != channels or max(in_map) >= self.device_in or max(out_map) >= self.device_out:
+        self.device_out = max(*out_map, *monitor_map, 0) + 1 if device_out is None else device_out
+        outs = (*out_map, *monitor_map)
+        if len(in_map) != channels or max(in_map) >= self.device_in or max(outs) >= self.device_out:
             raise ValueError("the channel maps do not fit the device")
         self.arena = arena = Arena()
         words = arena.int64(_WORDS)
@@ -733,11 +997,17 @@ class Engine:
         rows[:] = -1
         for k, column in enumerate(out_map):
             rows[column] = k % channels
-        # Three planar buffers in one piece: the chain's, the incoming graph's, the input as it came.
-        buffers = arena.float32(3, channels, max_block)
-        tape_map = arena.int64(2 * channels)
-        tape_map[:channels] = 2 * channels + np.arange(channels)
-        tape_map[channels:] = np.arange(channels)
+        for k, column in enumerate(monitor_map):
+            rows[column] = channels + k % channels
+        # Planar buffers in one piece: the chain's, the monitor's, the incoming graph's, the input as it came, stems.
+        buffers = arena.float32(4 + stems, channels, max_block)
+        self.tape_width = (2 + stems) * channels
+        tape_map = arena.int64(self.tape_width)
+        tape_map[:] = 2 * channels + np.arange(self.tape_width)
+        tape_map[:channels] = 3 * channels + np.arange(channels)
+        tape_map[channels : 2 * channels] = np.arange(channels)
+        # And one that nobody hears.
+        words[E_BESIDE_WORK] = address_of(arena.float32(channels, max_block))
         self.inbox = Ring(arena, 4096)
         #: MIDI of a native producer such as a JACK client; its times are frames of that client's clock.
         self.native = Ring(arena, 4096)
@@ -757,7 +1027,14 @@ class Engine:
         words[E_DEVICE_OUT] = self.device_out
         words[E_IN_MAP], words[E_OUT_MAP] = address_of(columns), address_of(rows)
         words[E_AVERAGE] = len(out_map) == 1 and channels > 1
-        words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(b) for b in buffers)
+        words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(buffers[k]) for k in (0, 2, 3))
+        words[E_STEMS], words[E_STEM_COUNT] = address_of(buffers) + 16 * channels * max_block, stems
+        words[E_MONITORS] = bool(monitor_map)
+        words[E_MONITOR_AVERAGE] = len(monitor_map) == 1 and channels > 1
+        words[E_MONITOR_FRAMES] = address_of(arena.float32(max_block, 2))
+        sources = arena.int64(2)
+        sources[1] = 1 % channels
+        words[E_MONITOR_MAP] = address_of(sources)
         words[E_SWAP_FADE] = round(self.SWAP_FADE_MS * sample_rate_hz / 1000)
         words[E_INBOX] = self.inbox.address
         words[E_TELEMETRY] = self.telemetry.address
@@ -774,11 +1051,18 @@ class Engine:
         words[E_IN_METER] = address_of(arena.float64(levels.METER_WORDS))
         words[E_OUT_METER] = address_of(arena.float64(levels.METER_WORDS))
         words[E_LIMITER] = address_of(self._limiter)
+        self._monitor_limiter = arena.float64(1)
+        self._monitor_limiter[0] = 1.0
+        words[E_MONITOR_LIMITER] = address_of(self._monitor_limiter)
         self._floats[F_CEILING] = _CEILING
         self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)
+        self._floats[F_SECONDS] = 1 / sample_rate_hz
+        words[E_WAIT] = round(_WAIT_S * sample_rate_hz)
+        words[E_RETURNED] = -_NEVER
         words[E_TAPE_MAP] = address_of(tape_map)
-        words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, 2 * channels))
+        words[E_TAPE_FRAMES] = address_of(arena.float32(max_block, self.tape_width))
         self._scope: rings.Ring | None = None
+        self._scales: list[NDArray[np.int64]] = []
         self.tape: rings.Ring | None = None
         if tape_frames:
             self.run_tape(tape_frames)
@@ -787,13 +1071,20 @@ class Engine:
         self._graphs: dict[int, Graph] = {}
         self._tables: dict[int, Table] = {}
         self._retired: list[tuple[int, Table]] = []
+        # How often a graph was published, how often of these it has still to be taken; retired, but to be taken again.
+        self._given: Counter[int] = Counter()
+        self._due: Counter[int] = Counter()
+        self._over: set[int] = set()
         self._ended: list[int] = []
         self._send = threading.Lock()
 
     # --- control [main] ---
 
-    def publish(self, graph: Graph) -> int:
+    def publish(self, graph: Graph, keep: bool = False) -> int:
         """Hand a graph to the audio thread, which fades over to it.
+
+        With ``keep`` the graph that was heard runs on beside it, and can be published again: it is heard at once then.
+        One runs beside at most; `let_go` ends it.
 
         Returns
         -------
@@ -801,15 +1092,21 @@ class Engine:
             Serial of a graph that was still waiting and has been replaced; 0 if there was none.
         """
         self._graphs[graph.serial] = graph
+        self._given[graph.serial] += 1
+        self._due[graph.serial] += 1
+        graph.keep_old(keep)
         if graph.serial in self._tables:
             self._resume(graph, self._tables[graph.serial])
         replaced = _exchange(self.address + 8 * E_MAILBOX, graph.address)
         if replaced:
             for serial, waiting in list(self._graphs.items()):
                 if waiting.address == replaced:
-                    del self._graphs[serial]
-                    self._tables.pop(serial, None)
-                    return serial
+                    self._due[serial] -= 1
+                    # What had run before it was published again may still run.
+                    if serial != graph.serial and (self._given[serial] == 1 or serial in self._over):
+                        self._drop(serial)
+                        self._tables.pop(serial, None)
+                        return serial
         return 0
 
     def send(self, record: Record) -> bool:
@@ -827,9 +1124,48 @@ class Engine:
         serial = HOST if graph is None else graph.serial
         return self.send(Record(events.SET_PARAM, when, index, serial, value, ramp_samples))
 
+    def let_go(self, serial: int) -> bool:
+        """Retire the graph of this serial if it is the one that runs beside; False if the inbox is full."""
+        return self.send(Record(events.LET_GO, events.NOW, 0, serial))
+
     def midi(self, message: bytes, when: int = events.NOW, port: int = 0) -> bool:
         """Send a MIDI message of one to three bytes through the routes; False if the inbox is full."""
         return self.send(Record(events.MIDI, when, int.from_bytes(message, "little"), port))
+
+    def monitor_to(self, function: int, user: int, width: int) -> None:
+        """Give the monitor, frames of one or two channels, to a ``PaStreamCallback`` as its input; 0 ends it.
+
+        While no stream runs. The function must not wait.
+        """
+        words = self._words
+        words[E_MONITORS], words[E_MONITOR_AVERAGE] = function != 0, width == 1 and self.channels > 1
+        words[E_MONITOR_WIDTH], words[E_MONITOR_USER] = width, user
+        _store(self.address + 8 * E_MONITOR, function)
+
+    def mind_load(self, ticks_per_second: float, clock: int = 0) -> None:
+        """Let nodes step down from now on while callbacks take longer than they may. While no stream runs.
+
+        Parameters
+        ----------
+        ticks_per_second : float
+            Of the processor's counter; 0 to let everything play whatever it takes, as at the start.
+        clock : int
+            Address of an int64 in the place of the processor's counter.
+        """
+        self._words[E_TICKS] = clock
+        self._words[E_PAUSE] = round(_BEGIN_S * self.sample_rate_hz)
+        self._floats[F_BUDGET] = ticks_per_second / self.sample_rate_hz
+        self._floats[F_LATE] = 0.0
+
+    def step(self, graph: Graph, label: str, level: int) -> bool:
+        """Let a plugin do all it can (`rtgan.events.FULL`), with less (``LEAN``) or leave it out (``OUT``).
+
+        False if the inbox is full; `UsageError` if the chain has no such plugin.
+        """
+        labels = [item.label for item in graph.chain]
+        if label not in labels:
+            raise UsageError(f"there is no '{label}' in this chain; it holds: {', '.join(labels) or 'nothing'}")
+        return self.send(Record(events.STEP, events.NOW, labels.index(label), graph.serial, level))
 
     def panic(self) -> None:
         """Silence, everything back to zero, sound comes back; needs no room in the inbox. Any thread."""
@@ -868,7 +1204,7 @@ class Engine:
     def run_tape(self, frames: int) -> rings.Ring:
         """Record dry and wet from the next piece on, into a ring of so many frames (a power of two)."""
         if self.tape is None:
-            self.tape = rings.build(frames, 2 * self.channels, allocate=self.arena.int64)
+            self.tape = rings.build(frames, self.tape_width, allocate=self.arena.int64)
         _store(self.address + 8 * E_TAPE, self.tape.address)
         return self.tape
 
@@ -885,6 +1221,14 @@ class Engine:
             raise ValueError("this engine shows its sound already")
         self._scope = scope
         _store(self.address + 8 * E_SCOPE, scope.address)
+
+    def weigh(self) -> None:
+        """Measure loudness before and behind the graphs from the next piece on, and report it: LOUDNESS."""
+        if not self._scales:
+            meters = [loudness.build(self.sample_rate_hz, self.channels, allocate=self.arena.int64) for _ in range(3)]
+            self._scales = [*meters, self.arena.int64(3)]
+            self._scales[3][:] = [address_of(meter) for meter in meters]
+            _store(self.address + 8 * E_SCALES, address_of(self._scales[3]))
 
     def follow_clock(self, function: int, client: int) -> bool:
         """Read a native producer's clock, ``uint32 function(client)``, at every callback; 0: no longer.
@@ -926,10 +1270,28 @@ class Engine:
         # What was asked for just before the end of a graph is looked up once its records have been handed out.
         for serial in self._ended:
             self._tables.pop(serial, None)
-        self._ended = [record.a for record in records if record.kind == events.SWAP_DONE and record.a]
-        for serial in self._ended:
-            self._graphs.pop(serial, None)
+        self._ended = []
+        for record in records:
+            if record.kind == events.SWAP_BEGUN:
+                self._due[record.b] -= 1
+                self._over.discard(record.b)
+            elif record.kind == events.SWAP_DONE and record.a:
+                if self._due[record.a] > 0:
+                    self._over.add(record.a)
+                else:
+                    self._ended.append(record.a)
+                    self._drop(record.a)
         return records
+
+    def _drop(self, serial: int) -> None:
+        self._graphs.pop(serial, None)
+        for counted in (self._given, self._due):
+            del counted[serial]
+        self._over.discard(serial)
+
+    def holds(self, serial: int) -> bool:
+        """Whether the audio thread may still run a graph, as far as `poll` knows."""
+        return serial in self._graphs
 
     @property
     def counters(self) -> Counters:
@@ -948,6 +1310,8 @@ class Engine:
             tape_dropped_frames=self.tape.overruns if self.tape else 0,
             events_dropped=self.inbox.dropped + self.native.dropped,
             events_late=int(w[E_LATE]),
+            callbacks_late=int(w[E_LATE_CALLBACKS]),
+            steps_down=int(w[E_STEPS_DOWN]),
         )
 
     def forget_worst(self) -> None:

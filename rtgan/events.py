@@ -27,6 +27,8 @@ FADE_IN = 3  #: inbox: come back
 RESET = 4  #: inbox: every node back to zero state
 MIDI = 5  #: inbox and native ring: a = the bytes of a message, first lowest; b = port
 PANIC = 6  #: inbox: silence, every node back to zero, what is held let go; then sound comes back
+LET_GO = 7  #: inbox: retire the graph that runs beside the one that is heard, if it is b
+STEP = 8  #: inbox: a = node index, b = graph serial, x = how much it may do: `FULL`, `LEAN` or `OUT`
 
 APPLIED = 16  #: telemetry: a parameter change took effect; a, b, x, y as in SET_PARAM
 METER = 17  #: telemetry: x = in peak, y = out peak, z = in mean square, w = out mean square; a = samples
@@ -42,6 +44,12 @@ TAPING = 26  #: telemetry: the tape runs from here on
 TAPE_LOST = 27  #: telemetry: a = frames that found no room on the tape, b = how many before them did
 DEVICE_GONE = 28  #: from the host: the device calls no more
 DEVICE_BACK = 29  #: from the host: it does again, or another one of its name
+LOUDNESS = 30  #: telemetry: x, y = K-weighted power of 400 ms before and behind the graph b; a = segments so far
+
+STEPPED = 31  #: telemetry: a, b, x as in STEP; y = load at that time. Who comes back is heard from RECOVERED on
+
+#: What a node may do: all it can; with less; nothing, while its input passes.
+FULL, LEAN, OUT = 0, 1, 2
 
 #: "As soon as possible" as an event time.
 NOW = -1
@@ -239,6 +247,11 @@ class Ring:
             w, f = self._words.tolist(), self._floats.tolist()
             found.append(Record(w[0], w[1], w[2], w[3], f[0], f[1], f[2], f[3]))
         return found
+
+    @property
+    def empty(self) -> bool:
+        """Whether the consumer has taken everything."""
+        return bool(self._memory[_WRITE] == self._memory[_READ])
 
     @property
     def dropped(self) -> int:

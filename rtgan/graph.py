@@ -4,7 +4,7 @@ A `Graph` is built on the main thread from plugins; what the audio thread sees o
 compiles nothing that was compiled before: nodes are C function pointers. Around every node the walker adds
 what no plugin should have to write: bypass and mix against the input delayed by the node's own latency, and
 the guard that silences and bypasses a node whose output is not finite, counts it, resets it and lets it back
-in after a while.
+in after a while. The same way a node is left out while the machine cannot keep up (`graph_step`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from rtgan.errors import RtganError, UsageError
-from rtgan.events import FAULT, RECOVERED, ring_push
+from rtgan.events import FAULT, FULL, LEAN, OUT, RECOVERED, ring_push
 from rtgan.kernels import levels
-from rtgan.kernels.native import call_node, f32p, f64p, i64p, inline, smaller
+from rtgan.kernels.native import call_node, f32p, f64p, i64p, inline, larger, smaller, ticks
 from rtgan.memory import Arena, address_of
 from rtgan.params import (
     CURRENT,
@@ -40,20 +41,40 @@ from rtgan.plugin import Activation, NativeNode, Plugin, all_params
 
 # Words of a graph.
 (
-    G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE,
-) = range(10)  # fmt: skip
+    G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE, G_TRIM,
+    G_KEEP, G_STEMS, G_STEM_COUNT,
+) = range(14)  # fmt: skip
 _G_WORDS = 16
 
 # Words of a node.
 (
     N_PROCESS, N_STATE, N_RESET, N_LATENCY, N_DRY, N_DRY_MASK, N_DRY_POSITION, N_BYPASS, N_MIX, N_PRESENT,
     N_DRY_GAIN, N_MODE, N_HOLD, N_HOLD_LENGTH, N_HOLD_FIRST, N_SETTLE, N_FAULTS, N_THROUGH, N_TWIN, N_RUNS,
-    N_RUN_COUNT,
-) = range(21)  # fmt: skip
-_N_WORDS = 24
+    N_RUN_COUNT, N_ORDER, N_LEVEL, N_LEAN, N_TICKS, N_STEM,
+) = range(26)  # fmt: skip
+# Float words, behind the integer ones: ticks in a sample, as of late.
+N_COST = 26
+_N_WORDS = 32
 _N_BYTES = 8 * _N_WORDS
 
-_ACTIVE, _HELD, _WARMING = 0, 1, 2
+# Heard; left out after a fault; running unheard until it sounds like a warm one, after a fault and after having been
+# left out for the load; fading out; left out until called. All but the first and the last are for N_HOLD samples.
+_ACTIVE, _HELD, _WARMING, _TRIAL, _LEAVING, _LEFT = range(6)
+
+#: Above every place in the order in which nodes are left out.
+_LAST = 100
+
+
+@inline
+def now(clock: Any) -> Any:
+    """The processor's counter, or what stands at an address in its place."""
+    return ticks() if clock == 0 else i64p(clock)[0]
+
+
+#: How far a graph is turned down behind its last node, to be compared at one loudness. It belongs to no preset; its
+#: number in events is the one behind the last parameter's.
+TRIM = Param("trim_db", "Trim", -24, 0, 0, unit="dB", smoothing_ms=20, description="Level while A and B are compared.")
+_DB = math.log(10.0) / 20.0
 
 
 @inline
@@ -74,8 +95,9 @@ def _silence(io: Any, stride: Any, channels: Any, n: Any) -> None:
 
 @inline
 def _run_node(
-    node: Any, index: Any, serial: Any, channels: Any, stride: Any, io: Any, n: Any, telemetry: Any, position: Any
-) -> None:
+    node: Any, index: Any, serial: Any, channels: Any, stride: Any, io: Any, n: Any, telemetry: Any, position: Any,
+    clock: Any,
+) -> None:  # fmt: skip
     w = i64p(node)
     mask = w[N_DRY_MASK]
     start = w[N_DRY_POSITION]
@@ -86,13 +108,10 @@ def _run_node(
             ring[(start + i) & mask] = samples[i]
     w[N_DRY_POSITION] = start + n
 
-    if w[N_MODE] == _HELD:
-        w[N_HOLD] -= n
-        if w[N_HOLD] <= 0:
-            w[N_MODE] = _WARMING
-            w[N_HOLD] = w[N_LATENCY] + w[N_SETTLE]
-    else:
+    if w[N_MODE] != _HELD and w[N_MODE] != _LEFT:
+        begin = now(clock)
         call_node(w[N_PROCESS], w[N_STATE], io, n)
+        w[N_TICKS] += now(clock) - begin
         if not _all_finite(io, stride, channels, n):
             _silence(io, stride, channels, n)
             w[N_FAULTS] += 1
@@ -106,13 +125,36 @@ def _run_node(
             param_set(w[N_DRY_GAIN], 1.0)
             ring_push(telemetry, FAULT, position, index, serial, 0.0, 0.0, 0.0, 0.0)
             return
-        if w[N_MODE] == _WARMING:
-            w[N_HOLD] -= n
-            if w[N_HOLD] <= 0:
-                w[N_MODE] = _ACTIVE
-                param_set(w[N_PRESENT], 1.0)
-                ring_push(telemetry, RECOVERED, position, index, serial, 0.0, 0.0, 0.0, 0.0)
+    _blend(node, channels, stride, io, n, start)
+    if w[N_MODE] == _ACTIVE or w[N_MODE] == _LEFT:
+        return
+    w[N_HOLD] -= n
+    if w[N_HOLD] > 0:
+        return
+    if w[N_MODE] == _HELD:
+        w[N_MODE] = _WARMING
+        w[N_HOLD] = w[N_LATENCY] + w[N_SETTLE]
+    elif w[N_MODE] != _LEAVING:
+        w[N_MODE] = _ACTIVE
+        param_set(w[N_PRESENT], 1.0)
+        ring_push(telemetry, RECOVERED, position + n, index, serial, 0.0, 0.0, 0.0, 0.0)
+    else:
+        w[N_MODE] = _LEFT
+        _reset_node(node)
 
+
+@inline
+def _reset_node(node: Any) -> None:
+    w = i64p(node)
+    if w[N_RESET] != 0:
+        call_node(w[N_RESET], w[N_STATE], 0, 0)
+
+
+@inline
+def _blend(node: Any, channels: Any, stride: Any, io: Any, n: Any, start: Any) -> None:
+    """Bypass, mix, and what is left out: the input, as late as the node makes it, in the place of its output."""
+    w = i64p(node)
+    mask = w[N_DRY_MASK]
     if (
         param_settled(w[N_PRESENT])
         and param_settled(w[N_MIX])
@@ -142,37 +184,206 @@ def _run_node(
 
 
 @inline
-def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any) -> None:
-    """[audio] Pass ``n`` samples at ``io`` through every node, in place."""
+def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any, clock: Any, offset: Any) -> None:
+    """[audio] Pass ``n`` samples at ``io`` through every node, in place; ``clock`` as for `now`.
+
+    Stems are written from ``offset`` on.
+    """
     g = i64p(graph)
-    for k in range(g[G_NODES]):
-        _run_node(g[G_TABLE] + k * _N_BYTES, k, g[G_SERIAL], g[G_CHANNELS], g[G_STRIDE], io, n, telemetry, position)
+    done = 0
+    while done < n:
+        # What a node does next begins at its very sample, for every node and lane, whatever the blocks.
+        piece = n - done
+        for k in range(g[G_NODES]):
+            w = i64p(g[G_TABLE] + k * _N_BYTES)
+            if w[N_MODE] != _ACTIVE and w[N_MODE] != _LEFT:
+                piece = smaller(piece, larger(w[N_HOLD], 1))
+        for k in range(g[G_NODES]):
+            node = g[G_TABLE] + k * _N_BYTES
+            at = io + 4 * done
+            when = position + done
+            _run_node(node, k, g[G_SERIAL], g[G_CHANNELS], g[G_STRIDE], at, piece, telemetry, when, clock)
+            stem = i64p(node)[N_STEM]
+            for c in range(g[G_CHANNELS] if stem != 0 else 0):
+                samples = f32p(at + 4 * c * g[G_STRIDE])
+                taken = f32p(stem + 4 * (c * g[G_STRIDE] + offset + done))
+                for i in range(piece):
+                    taken[i] = samples[i]
+        done += piece
+
+
+@inline
+def graph_stem(graph: Any, number: Any) -> Any:
+    """[audio] Address of a stem, planar with the graph's stride; of silence if the chain has no such plugin."""
+    g = i64p(graph)
+    return i64p(g[G_STEMS])[number] if number < g[G_STEM_COUNT] else i64p(g[G_STEMS])[g[G_STEM_COUNT]]
 
 
 @inline
 def graph_reset(graph: Any) -> None:
-    """[audio] Bring every node back to the state of a fresh activation; parameters stay."""
+    """[audio] Bring every node back to the state of a fresh activation; parameters stay, and what is left out."""
     g = i64p(graph)
     for k in range(g[G_NODES]):
-        w = i64p(g[G_TABLE] + k * _N_BYTES)
-        if w[N_RESET] != 0:
-            call_node(w[N_RESET], w[N_STATE], 0, 0)
+        node = g[G_TABLE] + k * _N_BYTES
+        w = i64p(node)
+        _reset_node(node)
         samples = f32p(w[N_DRY])
         for i in range(g[G_CHANNELS] * (w[N_DRY_MASK] + 1)):
             samples[i] = 0.0
         w[N_DRY_POSITION] = 0
-        w[N_MODE] = _ACTIVE
+        w[N_MODE] = _ACTIVE if w[N_LEVEL] != OUT else _LEFT
         w[N_HOLD_LENGTH] = w[N_HOLD_FIRST]
-        param_jump(w[N_PRESENT], 1.0)
+        param_jump(w[N_PRESENT], 1.0 if w[N_LEVEL] != OUT else 0.0)
         param_jump(w[N_DRY_GAIN], 1.0)
+
+
+@inline
+def graph_step(graph: Any, index: Any, level: Any) -> Any:
+    """[audio] Let a node do all it can, do with less, or leave it out; returns 1, or 0 if it cannot.
+
+    Who is left out fades to its own input, as late as declared, and is not run; who comes back runs unheard for its
+    latency and settling time, then fades in.
+    """
+    g = i64p(graph)
+    if index < 0 or index >= g[G_NODES] or level < FULL or level > OUT:
+        return 0
+    node = g[G_TABLE] + index * _N_BYTES
+    w = i64p(node)
+    if level == LEAN and w[N_LEAN] == 0:
+        return 0
+    w[N_LEVEL] = level
+    if w[N_LEAN] != 0:
+        i64p(w[N_LEAN])[0] = 1 if level == LEAN else 0
+    if level == OUT:
+        if w[N_MODE] == _ACTIVE:
+            param_set(w[N_PRESENT], 0.0)
+            w[N_MODE] = _LEAVING
+            w[N_HOLD] = np.int64(f64p(w[N_PRESENT])[SMOOTHING])
+        elif w[N_MODE] != _LEAVING and w[N_MODE] != _LEFT:
+            # Nobody hears it, so that it may go at once.
+            w[N_MODE] = _LEFT
+            _reset_node(node)
+    elif w[N_MODE] == _LEAVING:
+        w[N_MODE] = _ACTIVE
+        param_set(w[N_PRESENT], 1.0)
+    elif w[N_MODE] == _LEFT:
+        w[N_MODE] = _TRIAL
+        w[N_HOLD] = w[N_LATENCY] + w[N_SETTLE]
+    return 1
+
+
+@inline
+def graph_cost(graph: Any, frames: Any, share: Any) -> None:
+    """[audio] Learn what each node costs from the last ``frames``, by so large a share of the news."""
+    g = i64p(graph)
+    for k in range(g[G_NODES]):
+        node = g[G_TABLE] + k * _N_BYTES
+        w = i64p(node)
+        f = f64p(node)
+        if w[N_LEVEL] == FULL and w[N_MODE] == _ACTIVE:
+            f[N_COST] += share * (w[N_TICKS] / frames - f[N_COST])
+        w[N_TICKS] = 0
+
+
+@inline
+def graph_burden(graph: Any, least: Any) -> Any:
+    """[audio] The node that is to step down next, -1 for none.
+
+    First who is on trial after having been left out, then who can do with less, then who can be left out; each in the
+    order that preset and plugin give, and the costliest of equals. Who costs less than ``least`` ticks a sample stays.
+    """
+    g = i64p(graph)
+    best = -1
+    rank = 0
+    cost = 0.0
+    for k in range(g[G_NODES]):
+        node = g[G_TABLE] + k * _N_BYTES
+        w = i64p(node)
+        own = f64p(node)[N_COST]
+        trial = w[N_MODE] == _TRIAL
+        if w[N_ORDER] == 0 or w[N_LEVEL] == OUT or (own < least and not trial):
+            continue
+        place = w[N_ORDER] + (0 if graph_below(graph, k) == LEAN else _LAST)
+        if trial:
+            place = 0
+        if best < 0 or place < rank or (place == rank and own > cost):
+            best = k
+            rank = place
+            cost = own
+    return best
+
+
+@inline
+def graph_relief(graph: Any) -> Any:
+    """[audio] The node that is to step up next, in the reverse order, the cheapest of equals; -1 for none.
+
+    One at a time: nobody while another is on its way.
+    """
+    g = i64p(graph)
+    best = -1
+    rank = 0
+    cost = 0.0
+    for k in range(g[G_NODES]):
+        node = g[G_TABLE] + k * _N_BYTES
+        w = i64p(node)
+        if w[N_MODE] == _TRIAL or w[N_MODE] == _LEAVING:
+            return -1
+        if w[N_ORDER] == 0 or w[N_LEVEL] == FULL:
+            continue
+        place = w[N_ORDER] + (_LAST if w[N_LEVEL] == OUT else 0)
+        own = f64p(node)[N_COST]
+        if best < 0 or place > rank or (place == rank and own < cost):
+            best = k
+            rank = place
+            cost = own
+    return best
+
+
+@inline
+def graph_level(graph: Any, index: Any) -> Any:
+    """[audio] How much a node may do."""
+    return i64p(i64p(graph)[G_TABLE] + index * _N_BYTES)[N_LEVEL]
+
+
+@inline
+def graph_below(graph: Any, index: Any) -> Any:
+    """[audio] The level below a node's own."""
+    w = i64p(i64p(graph)[G_TABLE] + index * _N_BYTES)
+    return LEAN if w[N_LEVEL] == FULL and w[N_LEAN] != 0 else OUT
+
+
+@inline
+def graph_above(graph: Any, index: Any) -> Any:
+    """[audio] The level above a node's own."""
+    w = i64p(i64p(graph)[G_TABLE] + index * _N_BYTES)
+    return LEAN if w[N_LEVEL] == OUT and w[N_LEAN] != 0 else FULL
+
+
+@inline
+def graph_needs(graph: Any, index: Any) -> Any:
+    """[audio] Ticks a sample that a node took when it did all it can."""
+    return f64p(i64p(graph)[G_TABLE] + index * _N_BYTES)[N_COST]
 
 
 @inline
 def graph_set(graph: Any, index: Any, value: Any, samples: Any) -> None:
     """[audio] Begin a parameter's ramp to a new value; over its own time, or over so many samples."""
     g = i64p(graph)
-    if index >= 0 and index < g[G_PARAM_COUNT]:
+    if index >= 0 and index <= g[G_PARAM_COUNT]:
         param_glide(g[G_PARAMS] + index * PARAM_BYTES, value, samples)
+
+
+@inline
+def graph_trim(graph: Any, io: Any, n: Any) -> None:
+    """[audio] Turn ``n`` samples at ``io`` down by the graph's trim; at rest at 0 dB every bit passes."""
+    g = i64p(graph)
+    trim = g[G_TRIM]
+    if param_settled(trim) and f64p(trim)[CURRENT] == 0.0:
+        return
+    for i in range(n):
+        gain = np.float32(math.exp(param_next(trim) * _DB))
+        for c in range(g[G_CHANNELS]):
+            f32p(io + 4 * c * g[G_STRIDE])[i] *= gain
 
 
 @inline
@@ -210,7 +421,9 @@ def graph_inherit(graph: Any, playing: Any) -> Any:
         before = 0
         for j in range(p[G_NODES]):
             other = p[G_TABLE] + j * _N_BYTES
-            if i64p(other)[N_TWIN] == w[N_TWIN] and before == ahead and not cold:
+            # Who must never be left out does not begin as one that is.
+            fits = w[N_ORDER] != 0 or i64p(other)[N_LEVEL] == FULL
+            if i64p(other)[N_TWIN] == w[N_TWIN] and before == ahead and fits and not cold:
                 twin = other
             before += i64p(other)[N_LATENCY]
         ahead += w[N_LATENCY]
@@ -230,6 +443,8 @@ def graph_inherit(graph: Any, playing: Any) -> Any:
         w[N_MODE] = o[N_MODE]
         w[N_HOLD] = o[N_HOLD]
         w[N_HOLD_LENGTH] = o[N_HOLD_LENGTH]
+        w[N_LEVEL] = o[N_LEVEL]
+        f64p(g[G_TABLE] + k * _N_BYTES)[N_COST] = f64p(twin)[N_COST]
     return wait
 
 
@@ -274,11 +489,14 @@ class ChainItem:
         its default.
     label : str
         The name by which the chain's user addresses it; empty for the plugin's id.
+    shed : int or None
+        In the place of the plugin's own `rtgan.plugin.Plugin.shed`.
     """
 
     plugin: Plugin
     values: dict[str, float] = field(default_factory=dict)
     label: str = ""
+    shed: int | None = None
 
 
 def _activated(plugin: Plugin, activation: Activation) -> NativeNode:
@@ -300,6 +518,10 @@ class Graph:
         What the engine runs at.
     crossfade_ms : float, optional
         How long the engine fades over to this graph; its own choice by default.
+    trim_db : float
+        What `TRIM` begins with.
+    stems : sequence of str
+        Labels of plugins behind which the sound is kept piece by piece; of those that are not there, silence.
 
     Attributes
     ----------
@@ -319,6 +541,8 @@ class Graph:
         max_block: int,
         channels: int,
         crossfade_ms: float | None = None,
+        trim_db: float = 0.0,
+        stems: Sequence[str] = (),
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
@@ -333,7 +557,7 @@ class Graph:
                 self.declared.append(param)
 
         count = len(self.declared)
-        slots = arena.float64(PARAM_SLOTS * max(1, count)).reshape(-1, PARAM_SLOTS)
+        slots = arena.float64(PARAM_SLOTS * (count + 1)).reshape(-1, PARAM_SLOTS)
         self._slots = slots
         words = arena.int64(_G_WORDS)
         table = arena.int64(_N_WORDS * max(1, len(self.chain))).reshape(-1, _N_WORDS)
@@ -344,6 +568,9 @@ class Graph:
                 row = slots[self.index[f"{item.label}.{param.id}"]]
                 row[CURRENT] = row[TARGET] = value
                 row[SMOOTHING] = round(param.smoothing_ms * sample_rate_hz / 1000)
+
+        slots[count, [CURRENT, TARGET]] = TRIM.check(trim_db, TRIM.id)
+        slots[count, SMOOTHING] = round(TRIM.smoothing_ms * sample_rate_hz / 1000)
 
         self.nodes: list[NativeNode] = []
         self.parts: list[tuple[str, int]] = []
@@ -382,9 +609,19 @@ class Graph:
             row_words[N_THROUGH] = address_of(ramps[2])
             row_words[N_HOLD_LENGTH] = row_words[N_HOLD_FIRST] = round(self.HOLD_MS * sample_rate_hz / 1000)
             row_words[N_SETTLE] = node.settle_samples
+            row_words[N_ORDER] = item.plugin.shed if item.shed is None else item.shed
+            row_words[N_LEAN] = node.lean
             # Behind the node's own pieces: the dry sound, and the ramps of the guard and of a common bypass.
             runs = np.array([*_runs(arena, arena.pieces[first:])], np.int64)
             row_words[N_TWIN], row_words[N_RUNS], row_words[N_RUN_COUNT] = birth, arena.put(runs), len(runs)
+        silence = address_of(arena.float32(channels, max_block))
+        places = arena.int64(len(stems) + 1)
+        places[:] = silence
+        rows = {item.label: row for item, row in zip(self.chain, table, strict=False)}
+        for number, label in enumerate(stems):
+            if label in rows:
+                places[number] = rows[label][N_STEM] = address_of(arena.float32(channels, max_block))
+        words[G_STEMS], words[G_STEM_COUNT] = address_of(places), len(stems)
         self.latency_samples = sum(n.latency_samples for n in self.nodes)
         self.tail_samples = sum(n.tail_samples for n in self.nodes)
         words[G_NODES] = len(self.chain)
@@ -395,6 +632,7 @@ class Graph:
         words[G_SERIAL] = self.serial
         words[G_PARAMS] = address_of(slots)
         words[G_PARAM_COUNT] = count
+        words[G_TRIM] = address_of(slots[count])
         words[G_FADE] = round((crossfade_ms or 0.0) * sample_rate_hz / 1000)
         self.address = address_of(words)
 
@@ -409,6 +647,15 @@ class Graph:
             raise UsageError(f"there is no '{label}' in this chain; it holds: {', '.join(known) or 'nothing'}")
         names = ", ".join(all_params(type(known[label].plugin)))
         raise UsageError(f"'{label}' has no parameter '{param}'; it has: {names}")
+
+    @property
+    def trim_db(self) -> float:
+        """What `TRIM` is at or on its way to."""
+        return float(self._slots[-1, TARGET])
+
+    def keep_old(self, on: bool) -> None:
+        """Whether the graph that this one takes over from goes on to run beside it, unheard."""
+        self._words[G_KEEP] = on
 
     def slot(self, index: int) -> int:
         """Address of a parameter as the audio thread sees it."""
@@ -437,6 +684,17 @@ class Graph:
         """Non-finite outputs so far, by label."""
         return {item.label: int(row[N_FAULTS]) for item, row in zip(self.chain, self._table, strict=False)}
 
+    @property
+    def shed(self) -> dict[str, str]:
+        """What is spared while the machine cannot keep up, by label: it is ``reduced`` or left ``out``."""
+        found = {}
+        for item, row in zip(self.chain, self._table, strict=False):
+            if row[N_LEVEL] == OUT or row[N_MODE] == _TRIAL:
+                found[item.label] = "out"
+            elif row[N_LEVEL] == LEAN:
+                found[item.label] = "reduced"
+        return found
+
 
 def labelled(chain: Sequence[ChainItem]) -> list[ChainItem]:
     """The chain with a label of its own for every item: the plugin's id, numbered where it stands twice."""
@@ -450,5 +708,5 @@ def labelled(chain: Sequence[ChainItem]) -> list[ChainItem]:
             label = f"{wanted}-{number}"
             number += 1
         taken.add(label)
-        out.append(ChainItem(item.plugin, dict(item.values), label))
+        out.append(ChainItem(item.plugin, dict(item.values), label, item.shed))
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +20,12 @@ from rtgan import events, offline, presets
 from rtgan.engine import HOST, HOST_PARAMS, Engine, TickRate
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
-from rtgan.graph import Graph
+from rtgan.graph import TRIM, Graph
 from rtgan.io import devices as io_devices
 from rtgan.io.clocked import ClockedStream
 from rtgan.io.devices import Device, Stream
+from rtgan.io.monitor import Monitor
+from rtgan.kernels.loudness import lufs
 from rtgan.offline import ENGINE_RATES_HZ, Step, process
 from rtgan.params import CURRENT, PARAM_SLOTS, TARGET, Param
 from rtgan.plugin import Plugin
@@ -41,7 +44,7 @@ _STUCK: list[object] = []
 #: What belongs to one engine and goes with it.
 _OF_THE_ENGINE = (
     "engine", "_heard", "_keep_frames", "_graph", "_serials", "_published", "_past", "_adopted", "_waiting",
-    "_load", "_last_seen",
+    "_load", "_last_seen", "_monitor_device", "_monitors",
 )  # fmt: skip
 _MOST_PRE_ROLL_S = 60.0
 
@@ -79,6 +82,10 @@ class Stats:
         What was asked for and could not be done, such as a preset that is broken; the sound goes on.
     device : str
         What is wrong with the device, such as that it has gone; empty while it plays.
+    late : int
+        Callbacks that took too large a part of their time.
+    shed : dict of str to str
+        What is spared while the machine cannot keep up, by plugin: it is ``reduced`` or left ``out``.
     """
 
     seconds: float = 0.0
@@ -97,6 +104,19 @@ class Stats:
     readings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     device: str = ""
+    late: int = 0
+    shed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def overload(self) -> str:
+        """What the machine leaves undone because it cannot keep up, as one sentence; empty while it keeps up."""
+        return _overload(self.shed)
+
+
+def _overload(shed: Mapping[str, str]) -> str:
+    words = {"out": "is left out", "reduced": "does with less"}
+    told = ", ".join(f"{label} {words[how]}" for label, how in shed.items())
+    return f"this machine cannot keep up: {told} for now" if told else ""
 
 
 @dataclass(frozen=True)
@@ -141,10 +161,17 @@ class Host:
         Values on top of the preset's, by ``plugin.param``.
     record : Path, optional
         Record to this WAV or FLAC file, or into this folder; see `rtgan.recorder.Recorder`.
+    stems : sequence of str
+        Plugins of the chain behind which the sound is recorded too, to a file of its own each.
     pre_roll_s : float
         How much of what was heard before it a recording that begins while playing holds, 0 to 60.
     wait_s : float
         How long to wait for a device that has gone, from 0.
+    monitor : str, optional
+        Where a mix of its own goes (``host.monitor_mix``, ``host.monitor_db``): channels of the output device such as
+        ``"3,4"``, another device, or ``"DEVICE:1,2"``.
+    shed : bool
+        Let plugins step down while callbacks take longer than they may, in the order that the preset gives.
     source : ndarray, optional
         (channels, samples) to play through a built-in clocked device instead of a sound card.
     on_record : callable, optional
@@ -177,8 +204,11 @@ class Host:
         out_channels: Sequence[int] | None = None,
         settings: Mapping[str, object] | None = None,
         record: Path | str | None = None,
+        stems: Sequence[str] = (),
         pre_roll_s: float = 0.0,
         wait_s: float = math.inf,
+        monitor: str | None = None,
+        shed: bool = True,
         source: NDArray[np.float32] | None = None,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
@@ -190,13 +220,17 @@ class Host:
         check_block(block)
         self.block = block
         self._source = source
+        self._stems = _check_stems(stems, self.preset)
         self._listeners: list[Callable[[Record], None]] = [on_record] if on_record is not None else []
         self.prepare: offline.Prepare | None = None
         self._settings = dict(settings or {})
         self.input, self.output = self._devices(input, output)
         self.sample_rate_hz = self._rate(rate_hz)
         self._wanted_channels = tuple(in_channels or ()), tuple(out_channels or ())
+        self._wanted_monitor = monitor
+        self._monitor: Monitor | None = None
         self._pre_roll_s = pre_roll_s
+        self._weighing = False
         #: Why there can be no other engine, such as something that plays to the samples of this one; empty if nothing.
         self.pinned = ""
         self._begin(self._settings, bool(record or pre_roll_s))
@@ -217,6 +251,7 @@ class Host:
         self._problems: list[str] = []
         self._warnings: tuple[str, ...] = ()
         self._wait_s = wait_s
+        self._shed = shed
         self._device = ""
         self._gone_at: float | None = None
         self._tried_at = 0.0
@@ -231,21 +266,26 @@ class Host:
     def _begin(self, settings: Mapping[str, object] | None, tape: bool) -> None:
         """Make an engine for the present devices and rate, with the graph that it begins with."""
         ins, outs = self._channels()
+        self._monitor_device, self._monitors = self._find_monitor(self._wanted_monitor, outs)
+        here = self._monitors if self._monitor_device is None else ()
         self.engine = Engine(
             self.sample_rate_hz,
             channels=len(ins),
             device_in=max(ins),
-            device_out=max(outs),
+            device_out=max((*outs, *here)),
             in_map=tuple(c - 1 for c in ins),
             out_map=tuple(c - 1 for c in outs),
+            monitor_map=tuple(c - 1 for c in here),
             tape_frames=_TAPE_FRAMES if tape else 0,
+            stems=len(self._stems),
         )
         self._keep_frames = round(self._pre_roll_s * self.sample_rate_hz)
         self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
         self._graph = self._build(self.preset, settings)
         self._serials: dict[int, tuple[Graph, Preset]] = {self._graph.serial: (self._graph, self.preset)}
-        # Values by serial as published, and what has been done since as of the telemetry read so far, not as of now.
-        self._published = {self._graph.serial: dict(self._graph.values())}
+        # Values by serial as published, and whether the graph before was kept. And what has been done since, as of the
+        # telemetry read so far, not as of now.
+        self._published = {self._graph.serial: (dict(self._graph.values()), False)}
         self._past = Past(self.preset, self._graph.values(), {f"host.{k}": p.default for k, p in HOST_PARAMS.items()})
         # Serial of every graph the audio thread has taken, and its number in the order of taking.
         self._adopted: dict[int, int] = {}
@@ -254,6 +294,8 @@ class Host:
         self._last_seen = (-1, 0.0)
         if self.prepare is not None:
             self.prepare(self.engine, self._graph, self.preset)
+        if self._weighing:
+            self.engine.weigh()
         self.engine.publish(self._graph)
         self.engine.start_silent()
 
@@ -293,11 +335,45 @@ class Host:
                 if not 1 <= channel <= most:
                     raise UsageError(f"{name} has no {kind} channel {channel}; it has 1 to {most}")
 
+    def _find_monitor(self, text: str | None, outs: tuple[int, ...]) -> tuple[Device | None, tuple[int, ...]]:
+        """The monitor's device, None for the output's own, and its channels; none at all without a monitor."""
+        if text is None:
+            return None, ()
+        if self.output is None:
+            raise UsageError("a monitor needs an audio device, and there is none")
+        name, channels = _monitor_parts(text)
+        found = io_devices.choose(name, "output") if name else self.output
+        assert found is not None
+        chosen = channels or tuple(range(1, 1 + min(2, found.outputs)))
+        if not 1 <= len(chosen) <= 2 or len(set(chosen)) != len(chosen):
+            raise UsageError(
+                f"monitor channels: one or two different ones are allowed, not {','.join(map(str, chosen))}"
+            )
+        for channel in chosen:
+            if not 1 <= channel <= found.outputs:
+                raise UsageError(f"{found.name} has no output channel {channel}; it has 1 to {found.outputs}")
+        if found.index != self.output.index:
+            return found, chosen
+        for channel in chosen:
+            if channel in outs:
+                raise UsageError(f"channel {channel} of {found.name} cannot be output and monitor at once")
+        return None, chosen
+
+    @property
+    def monitor(self) -> str:
+        """Where the monitor goes, for a person; empty where there is none."""
+        if not self._monitors or self.output is None:
+            return ""
+        name = (self._monitor_device or self.output).name
+        return f"{name}, channel{'s' * (len(self._monitors) > 1)} {','.join(map(str, self._monitors))}"
+
     def _build(self, preset: Preset, settings: Mapping[str, object] | None = None) -> Graph:
         graph = {k: v for k, v in (settings or {}).items() if not k.startswith("host.")}
         for name in set(settings or {}) - set(graph):
             self.set(name, (settings or {})[name])
-        return offline.build(preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph)
+        return offline.build(
+            preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph, self._stems
+        )
 
     # --- life ---
 
@@ -316,15 +392,18 @@ class Host:
             self._stream = self._open(self.input, self.output)
         try:
             if self._record is not None:
-                self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels)
+                self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels, stems=self._stems)
                 # What the values are before anything can change them.
                 self._recorder.begin(0, self._past)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
             self._thread.start()
+            self._mind_load()
+            self._open_monitor()
             self._stream.start()
             self._started = True
         except BaseException:
             self._stream.close()
+            self._close_monitor()
             self._finish()
             raise
 
@@ -341,6 +420,20 @@ class Host:
             engine.address,
         )
 
+    def _open_monitor(self) -> None:
+        if self._monitor_device is not None:
+            self._monitor = Monitor(self.engine, self._monitor_device, self._monitors, self.block)
+            self._monitor.start()
+
+    def _close_monitor(self, last: bool = False) -> bool:
+        """Behind the stream that feeds it; see `rtgan.io.devices.Stream.close`."""
+        monitor, self._monitor = self._monitor, None
+        return monitor is None or monitor.close(last)
+
+    def _mind_load(self) -> None:
+        if self._shed:
+            self.engine.mind_load(self._ticks.per_second())
+
     def stop(self) -> None:
         """Fade out, give the devices back, finish the recording."""
         with self._opening:
@@ -351,6 +444,7 @@ class Host:
         self._fade_out()
         if self._gone_at is None:
             self.stuck = not self._stream.close(last=True)
+        self.stuck = not self._close_monitor(last=True) or self.stuck
         if self.stuck:
             # PortAudio may still call into this memory: it must not be given back.
             _STUCK.append(self)
@@ -458,6 +552,8 @@ class Host:
         """Change ``plugin.param`` or ``host.param`` to a plain value; it ramps there. Any thread."""
         if name.startswith("host."):
             index, param = offline.find(None, name)
+            if not self._has(name):
+                raise UsageError(f"{name} needs a monitor, and there is none; begin with --monitor")
             if not self.engine.set_param(None, index, param.check(value, name)):
                 raise RtganError("the audio thread does not take events at the moment; try again")
             return
@@ -472,24 +568,75 @@ class Host:
         if not self.engine.set_param(graph, index, plain):
             raise RtganError("the audio thread does not take events at the moment; try again")
 
-    def load(self, preset: str | Preset) -> None:
-        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile. Any thread."""
+    def load(self, preset: str | Preset, trim_db: float = 0.0, keep: bool = False) -> None:
+        """Fade over to another preset. Built and warmed here; the sound goes on meanwhile. Any thread.
+
+        Parameters
+        ----------
+        preset : str or Preset
+        trim_db : float
+            What it is turned down by, as by `trim`.
+        keep : bool
+            Let what played run on beside it, unheard, for `recall`.
+        """
         chosen = presets.load(preset) if isinstance(preset, str) else preset
         with self._loading:
-            self._publish(chosen)
+            self._publish(chosen, {TRIM.id: trim_db} if trim_db else {}, keep)
 
-    def _publish(self, chosen: Preset) -> None:
-        graph = self._build(chosen)
+    def recall(self, serial: int) -> bool:
+        """Let a graph that runs beside be heard, at once; what was heard runs on beside it. False if it has ended."""
+        with self._loading:
+            with self._lock:
+                if serial not in self._serials or serial not in self._adopted:
+                    return False
+                self._graph, self.preset = self._serials[serial]
+            if self.prepare is not None:
+                self.prepare(self.engine, self._graph, self.preset)
+            with self._lock:
+                self._forget(self.engine.publish(self._graph, keep=True))
+        return True
+
+    def let_go(self, serial: int) -> None:
+        """End what runs beside, if it is this graph."""
+        self.engine.let_go(serial)
+
+    def _publish(self, chosen: Preset, trim: Mapping[str, float], keep: bool) -> None:
+        graph = self._build(chosen, trim)
         if self.prepare is not None:
             self.prepare(self.engine, graph, chosen)
         with self._lock:
             self._serials[graph.serial] = (graph, chosen)
-            self._published[graph.serial] = dict(graph.values())
+            self._published[graph.serial] = ({**graph.values(), **trim}, keep)
             self._graph = graph
             self.preset = chosen
             if not self._adopted:
-                self._past.restart(chosen, graph.values())
-            self._forget(self.engine.publish(graph))
+                self._past.restart(chosen, {**graph.values(), **trim})
+            self._forget(self.engine.publish(graph, keep))
+
+    def catch_up(self, timeout_s: float = 0.2) -> None:
+        """Wait until the changes that were asked for so far have been made, and told to whoever listens."""
+
+        def behind() -> bool:
+            return bool(self._waiting) or self._graph.serial not in self._adopted
+
+        if behind() or not self.engine.inbox.empty:
+            deadline = time.monotonic() + timeout_s
+            callbacks = self.engine.counters.callbacks
+            while time.monotonic() < deadline and (behind() or self.engine.counters.callbacks < callbacks + 2):
+                time.sleep(0.001)
+        self._poll()
+
+    def trim(self, db: float, ramp_ms: float = TRIM.smoothing_ms) -> None:
+        """Turn what plays down behind its last plugin, whatever the volume; what is loaded next is not. Any thread."""
+        graph, value = self._graph, TRIM.check(db, TRIM.id)
+        index = len(graph.declared)
+        with self._lock:
+            if graph.serial not in self._adopted:
+                self._waiting.append((graph, index, value))
+                return
+        ramp = round(ramp_ms * self.sample_rate_hz / 1000)
+        if not self.engine.set_param(graph, index, value, ramp_samples=ramp):
+            raise RtganError("the audio thread does not take events at the moment; try again")
 
     def change(self, edit: Callable[[Preset], Preset]) -> None:
         """Fade over to the present preset with its present values as ``edit`` changes it, such as its chain.
@@ -500,18 +647,10 @@ class Host:
             self.catch_up()
             graph, before = self._graph, self._graph.values()
             known = self.preset.values()
-            self._publish(edit(self.preset.with_values({k: v for k, v in before.items() if k in known})))
+            self._publish(edit(self.preset.with_values({k: v for k, v in before.items() if k in known})), {}, False)
             for name, value in graph.values().items():
                 if before[name] != value and name in self._graph.index:
                     self.set(name, value)
-
-    def catch_up(self, timeout_s: float = 0.2) -> None:
-        """Wait until the changes that were asked for so far have been made, and told to whoever listens."""
-        deadline = time.monotonic() + timeout_s
-        callbacks = self.engine.counters.callbacks
-        while time.monotonic() < deadline and (self._waiting or self.engine.counters.callbacks < callbacks + 2):
-            time.sleep(0.001)
-        self._poll()
 
     def adopt(self, preset: Preset) -> None:
         """Let the preset that plays be this one from now on: same chain, other name, file, controls or snapshots.
@@ -546,6 +685,11 @@ class Host:
             if self.prepare is not None:
                 self.prepare(self.engine, self._graph, self.preset)
 
+    def weigh(self) -> None:
+        """From now on report loudness before and behind the chain, ten times a second, in LOUDNESS records."""
+        self._weighing = True
+        self.engine.weigh()
+
     def listen(self, function: Callable[[Record], None]) -> None:
         """Give every telemetry record to a function, in a background thread; what it raises becomes a warning."""
         self._listeners.append(function)
@@ -569,7 +713,7 @@ class Host:
         with self._polling:
             self.stop_recording()
             try:
-                recorder = Recorder(path, self.sample_rate_hz, self.engine.channels)
+                recorder = Recorder(path, self.sample_rate_hz, self.engine.channels, stems=self._stems)
             except OSError as problem:
                 raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
             self._poll()
@@ -625,14 +769,19 @@ class Host:
     @property
     def values(self) -> Mapping[str, float]:
         """Every parameter by ``plugin.param``, the host's own as ``host.param``."""
-        return {**self._graph.values(), **{f"host.{k}": v for k, v in self.engine.host_values.items()}}
+        own = {f"host.{k}": v for k, v in self.engine.host_values.items()}
+        return {**self._graph.values(), **{k: v for k, v in own.items() if self._has(k)}}
 
     @property
     def params(self) -> Mapping[str, Param]:
         """Every parameter's declaration by ``plugin.param``, the host's own included."""
         graph = self._graph
         own = {name: graph.declared[index] for name, index in graph.index.items()}
-        return {**own, **{f"host.{k}": p for k, p in HOST_PARAMS.items()}}
+        return {**own, **{f"host.{k}": p for k, p in HOST_PARAMS.items() if self._has(f"host.{k}")}}
+
+    def _has(self, name: str) -> bool:
+        """Whether a host's parameter moves anything here."""
+        return bool(self._monitors) or not name.startswith("host.monitor")
 
     @property
     def strips(self) -> list[tuple[str, Plugin, dict[str, Param]]]:
@@ -644,8 +793,13 @@ class Host:
             for item in graph.chain
         ]
 
+    @property
+    def serial(self) -> int:
+        """The graph that was loaded last, as telemetry counts them."""
+        return self._graph.serial
+
     def name_of(self, record: Record) -> str:
-        """The parameter that an APPLIED record speaks of; empty if its graph has gone."""
+        """The parameter that an APPLIED record speaks of; empty for a trim, and if its graph has gone."""
         if record.b == HOST:
             return f"host.{list(HOST_PARAMS)[record.a]}"
         known = self._serials.get(record.b)
@@ -702,6 +856,11 @@ class Host:
     def device(self) -> str:
         """What is wrong with the device, in one sentence; empty while it plays."""
         return self._device
+
+    @property
+    def overload(self) -> str:
+        """See `Stats.overload`."""
+        return _overload(self._graph.shed)
 
     @property
     def source_ended(self) -> bool:
@@ -762,6 +921,8 @@ class Host:
             readings=self._graph.readings,
             warnings=self._warnings,
             device=self._device,
+            late=counters.callbacks_late,
+            shed=self._graph.shed,
         )
 
     def latency_ms(self) -> dict[str, float | None]:
@@ -800,6 +961,8 @@ class Host:
                     # Its clock may have gone with it; who follows it opens it anew.
                     self.engine.follow_clock(0, 0)
                     self._lose(stream, f"{stream.name} has gone; waiting for it")
+                elif self._monitor is not None and not self._monitor.active:
+                    self.warn(f"the monitor {self._monitor.device.name} has gone; the output plays on")
             elif now - self._tried_at >= _AGAIN_S:
                 self._tried_at = now
                 self._resume()
@@ -809,6 +972,7 @@ class Host:
         self._device = why
         self._slips += stream.slips
         self.stuck = not stream.close()
+        self.stuck = not self._close_monitor() or self.stuck
         if self.stuck:
             _STUCK.append(self)
         self._tell(Record(events.DEVICE_GONE, self.engine.counters.position_samples))
@@ -833,10 +997,13 @@ class Host:
         engine = self.engine
         stream = self._open(input, output)
         engine.start_silent()
+        self._mind_load()
+        self._reopen_monitor(io_devices.devices())
         try:
             stream.start()
         except RtganError:
             stream.close()
+            self._close_monitor()
             raise
         self.input, self.output, self._stream = input, output, stream
         away_s = time.monotonic() - (self._gone_at or 0.0)
@@ -848,6 +1015,19 @@ class Host:
         with self._lock:
             if self._recorder is not None:
                 self._recorder.mark(position, f"{away_s:.1f} s without a device")
+
+    def _reopen_monitor(self, known: Sequence[Device]) -> None:
+        if self._monitor_device is None:
+            return
+        found = [d for d in known if d.plug == self._monitor_device.plug and d.outputs >= max(self._monitors)]
+        try:
+            if not found:
+                raise RtganError(f"the monitor {self._monitor_device.name} has gone; the output plays on")
+            self._monitor_device = found[0]
+            self._open_monitor()
+        except RtganError as problem:
+            self._close_monitor()
+            self.warn(str(problem))
 
     def _poll(self) -> None:
         with self._polling:
@@ -894,28 +1074,65 @@ class Host:
         elif record.kind == events.HEARD:
             data = record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)]
             self._did(Message(record.when, data, record.b))
+        elif record.kind == events.STEPPED:
+            self._log_level(record)
         elif record.kind == events.PANICKED:
             self._did(Step(record.when, panic=True))
         elif record.kind == events.SWAP_BEGUN:
             if record.b in self._serials:
-                preset, values = self._serials[record.b][1], self._published[record.b]
-                if self._adopted:
-                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted)))
+                graph, preset = self._serials[record.b]
+                values, keep = self._published[record.b]
+                if record.b in self._adopted:
+                    now = {**graph.values(), TRIM.id: graph.trim_db}
+                    number = self._adopted[record.b]
+                    self._did(Step(record.when, preset=preset, values=now, graph=number, keep=True, recall=True))
+                elif self._adopted:
+                    self._did(Step(record.when, preset=preset, values=values, graph=len(self._adopted), keep=keep))
                 else:
                     self._past.restart(preset, values)
             for graph, index, value in self._waiting:
                 if graph.serial == record.b:
                     self.engine.set_param(graph, index, value)
-            self._adopted[record.b] = len(self._adopted)
+            self._adopted.setdefault(record.b, len(self._adopted))
             self._waiting = [w for w in self._waiting if w[0].serial > record.b]
-        elif record.kind == events.SWAP_DONE and record.a:
+        elif record.kind == events.SWAP_DONE and record.a and not self.engine.holds(record.a):
             self._forget(record.a)
 
     def _log_change(self, record: Record) -> None:
         name = self.name_of(record)
+        if record.b in self._serials and record.a == len(self._serials[record.b][0].declared):
+            name = TRIM.id
         if name:
             number = self._adopted.get(record.b, 0) if record.b != HOST else 0
             self._did(Step(record.when, name, record.x, graph=number, ramp_samples=int(record.y)))
+
+    def _log_level(self, record: Record) -> None:
+        known = self._serials.get(record.b)
+        if known is not None:
+            label = known[0].chain[record.a].label
+            self._did(Step(record.when, label, graph=self._adopted.get(record.b, 0), level=int(record.x)))
+
+
+def _check_stems(stems: Sequence[str], preset: Preset) -> tuple[str, ...]:
+    known = presets.labels(preset.chain)
+    for stem in stems:
+        if stem not in known:
+            raise UsageError(
+                f"there is no '{stem}' in the preset {preset.name}; it holds: {', '.join(known) or 'nothing'}"
+            )
+        if stem == "dry" or list(stems).count(stem) > 1:
+            raise UsageError(f"a stem cannot be called {stem}: there would be two files of that name")
+    return tuple(stems)
+
+
+def _monitor_parts(text: str) -> tuple[str, tuple[int, ...]]:
+    """``3,4``, ``DEVICE`` or ``DEVICE:1,2``: the device's name, empty for the output's, and the channels given."""
+    name, colon, tail = text.rpartition(":")
+    if not re.fullmatch(r"\d+(,\d+)*", tail):
+        name, colon, tail = text, "", ""
+    if not (name if colon or not tail else tail).strip():
+        raise UsageError(f"'{text}' is no monitor; write channels such as 3,4, a device, or DEVICE:1,2")
+    return name.strip(), tuple(int(c) for c in tail.split(",") if c)
 
 
 def check_block(block: int) -> int:
@@ -939,6 +1156,7 @@ def names_of(record: Record) -> dict[str, Any]:
         events.SWAP_BEGUN: "swap_begun", events.SWAP_DONE: "swap_done", events.STOPPED: "stopped",
         events.HEARD: "midi", events.ACTION: "action", events.PANICKED: "panic", events.TAPING: "taping",
         events.TAPE_LOST: "tape_lost", events.DEVICE_GONE: "device_gone", events.DEVICE_BACK: "device_back",
+        events.LOUDNESS: "loudness", events.STEPPED: "stepped",
     }.get(record.kind, str(record.kind))  # fmt: skip
     line: dict[str, Any] = {"kind": kind, "position": record.when}
     if record.kind == events.METER:
@@ -950,8 +1168,12 @@ def names_of(record: Record) -> dict[str, Any]:
         }
     elif record.kind == events.APPLIED:
         line |= {"param": record.a, "graph": record.b, "value": record.x}
+    elif record.kind == events.LOUDNESS:
+        line |= {"graph": record.b, "in_lufs": round(lufs(record.x), 2), "out_lufs": round(lufs(record.y), 2)}
     elif record.kind == events.HEARD:
         line |= {"bytes": record.a.to_bytes(8, "little")[: length_of(record.a & 0xFF)].hex(" "), "port": record.b}
     else:
         line |= {"node": record.a, "graph": record.b}
+        if record.kind == events.STEPPED:
+            line |= {"level": ("full", "lean", "out")[int(record.x)], "load": round(record.y, 3)}
     return line

@@ -71,6 +71,10 @@ def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument("name", metavar="NAME", help="what you call it; the file's name is made of it")
     new.add_argument("--from", dest="source", default="podcast", metavar="NAME|PATH", help="default: podcast")
     new.add_argument("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE", help="repeatable")
+    rename = commands.add_parser("rename", help="call a preset of your own by another name; what leads to it follows")
+    rename.add_argument("name", metavar="NAME")
+    rename.add_argument("new", metavar="NEW", help="what you call it; the file's name is made of it")
+    commands.add_parser("delete", help="delete a preset of your own").add_argument("name", metavar="NAME")
     diff = commands.add_parser("diff", help="what two presets do differently; exit code 1 if anything")
     diff.add_argument("a", metavar="NAME|PATH")
     diff.add_argument("b", metavar="NAME|PATH")
@@ -85,6 +89,8 @@ def presets(args: argparse.Namespace) -> int:
         "show": lambda: _show(args.preset, args.yaml),
         "check": lambda: _check(args.presets),
         "new": lambda: _new(args.name, args.source, args.set),
+        "rename": lambda: _rename(args.name, args.new),
+        "delete": lambda: _delete(args.name),
         "diff": lambda: _diff(args.a, args.b),
         "schema": _schema,
     }
@@ -242,9 +248,34 @@ def _new(name: str, source: str, pairs: list[str]) -> int:
     if fresh.morph and files.by_path(fresh.morph):
         fresh = replace(fresh, morph=str(Path(fresh.morph).resolve()))
     files.save(fresh, path)
+    _say_where(path)
+    return 0
+
+
+def _say_where(path: Path) -> None:
+    from rtgan import preset_files
+
     print(f"{path}")
-    if (files.FACTORY / path.name).is_file():
+    if preset_files.stands_in_front(path):
         print("It stands in front of the factory preset of the same name; delete it to have that back.")
+
+
+def _rename(name: str, new: str) -> int:
+    from rtgan import preset_files
+
+    _, preset = preset_files.rename(name, new)
+    assert preset.path is not None
+    _say_where(preset.path)
+    return 0
+
+
+def _delete(name: str) -> int:
+    from rtgan import preset_files
+
+    path = preset_files.own_file(name)
+    back = preset_files.stands_in_front(path)
+    preset_files.delete(name)
+    print(f"{path} is deleted{'; the factory preset of the same name is back' if back else ''}")
     return 0
 
 

@@ -49,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
     panel = {"port": args.panel_port, **_outside(args)}
     preset = presets.load(args.preset or _DEFAULT_PRESET)
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
+    if args.monitor_mix is not None:
+        if args.monitor is None:
+            raise UsageError("--monitor-mix needs a --monitor")
+        settings["host.monitor_mix"] = args.monitor_mix
     reason = None if (args.input or args.output) else _no_device(args.virtual_mic is None)
     options: dict[str, Any] = {
         "preset": preset,
@@ -57,8 +61,11 @@ def run(args: argparse.Namespace) -> int:
         "in_channels": args.in_channels,
         "out_channels": args.out_channels,
         "record": args.record,
+        "stems": args.stem,
         "pre_roll_s": args.pre_roll,
         "wait_s": args.wait_device,
+        "monitor": args.monitor,
+        "shed": not args.no_shed,
     }
     with ExitStack() as stack:
         write = stack.enter_context(_telemetry(args.telemetry))
@@ -192,7 +199,7 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
     every = _STATUS_S if terminal else _PLAIN_STATUS_S
     shown = begin
     told: set[str] = set()
-    device = ""
+    device = overload = ""
     nl = "\n" if terminal else ""
     while not halt.is_set():
         now = time.monotonic()
@@ -204,6 +211,9 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
             device = host.device
             # Not to stderr, which is away while PortAudio looks for devices.
             print(f"{nl}{device or 'the device is back'}", flush=True)
+        if host.overload != overload:
+            overload = host.overload
+            print(f"{nl}{overload or 'this machine keeps up again: everything plays'}", flush=True)
         if now - shown >= every:
             shown = now
             stats = host.stats()
@@ -232,6 +242,8 @@ def _announce(host: Host) -> None:
         )
         if host.input.name != host.output.name and not ("JACK" in host.input.api and "JACK" in host.output.api):
             print("input and output are different devices: their clocks are held together", flush=True)
+    if host.monitor:
+        print(f"monitor: {host.monitor}", flush=True)
     for notice in host.notices:
         print(notice, flush=True)
     if sys.stdout.isatty():
@@ -268,11 +280,16 @@ def _status(stats: Stats) -> str:
         f"  out {_bar(stats.out_db)} {max(stats.out_db, -99):5.1f} dBFS"
         f"  load {stats.load * 100:4.1f}% worst {stats.worst_load * 100:4.0f}%"
         f"  latency {_latency(stats.latency_ms)}  xruns {stats.xruns}{_slips(stats)}  faults {faults}"
+        + (f"  {_shed(stats)}" if stats.shed else "")
     )
 
 
 def _slips(stats: Stats) -> str:
     return f" slips {stats.slips}" if stats.slips else ""
+
+
+def _shed(stats: Stats) -> str:
+    return " ".join(f"{label} {how}" for label, how in stats.shed.items())
 
 
 def _summary(stats: Stats) -> str:
@@ -309,7 +326,8 @@ def _telemetry(path: Path | None) -> Iterator[Any]:
         yield None
         return
     try:
-        stream: TextIO = path.open("w", encoding="utf-8")
+        # A line at a time: who follows the file sees what is, not what was a second ago.
+        stream: TextIO = path.open("w", encoding="utf-8", buffering=1)
     except OSError as problem:
         raise RtganError(f"the telemetry file {path} cannot be written: {problem.strerror}") from None
     lock = threading.Lock()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rtgan.engine import HOST_PARAMS, Engine
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.generators import library
-from rtgan.graph import Graph, labelled
+from rtgan.graph import TRIM, Graph, labelled
 from rtgan.params import Param
 from rtgan.plugin import all_params
 from rtgan.presets import Preset
@@ -61,6 +61,12 @@ class Step:
         For a parameter: length of its ramp, 0 for its own.
     panic : bool
         Everything was silenced and reset.
+    keep : bool
+        For a preset: the graph that was heard before ran on beside it.
+    recall : bool
+        For a preset: it is the graph of that number, which ran beside, that was heard again.
+    level : int or None
+        How much the plugin ``param`` may do from here on: `rtgan.events.FULL`, ``LEAN`` or ``OUT``.
     """
 
     position: int
@@ -71,6 +77,9 @@ class Step:
     graph: int = 0
     ramp_samples: int = 0
     panic: bool = False
+    keep: bool = False
+    recall: bool = False
+    level: int | None = None
 
 
 class Renderer:
@@ -129,11 +138,11 @@ class Renderer:
         index, param = find(graph, name)
         self.engine.set_param(graph, index, param.check(value, name), when)
 
-    def _publish(self, preset: Preset, settings: Mapping[str, object] | None) -> None:
+    def _publish(self, preset: Preset, settings: Mapping[str, object] | None, keep: bool = False) -> None:
         self.graph = build(preset, self.sample_rate_hz, self.engine.max_block, self.channels, settings)
         if self._prepare is not None:
             self._prepare(self.engine, self.graph, preset)
-        self.engine.publish(self.graph)
+        self.engine.publish(self.graph, keep)
         self._graphs.append(self.graph)
 
     def perform(
@@ -177,12 +186,18 @@ class Renderer:
         return out
 
     def _carry_out(self, step: Step) -> None:
+        if step.recall:
+            self.graph = self._graphs[step.graph]
+            self.engine.publish(self.graph, True)
+            return
         if step.preset is not None:
-            self._publish(step.preset, step.values)
+            self._publish(step.preset, step.values, step.keep)
             return
         taken = True
         if step.panic:
             taken = self.engine.send(Record(events.PANIC, events.NOW))
+        elif step.level is not None:
+            taken = self.engine.step(self._graphs[step.graph], step.param, step.level)
         elif step.param:
             graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
             index, param = find(graph, step.param)
@@ -193,9 +208,9 @@ class Renderer:
 
 
 def find(graph: Graph | None, name: str) -> tuple[int, Param]:
-    """Index and declaration of ``label.param`` of a graph, or of ``host.param`` (graph None)."""
+    """Index and declaration of ``label.param`` or the trim of a graph, or of ``host.param`` (graph None)."""
     if graph is not None:
-        return graph.find(name)
+        return (len(graph.declared), TRIM) if name == TRIM.id else graph.find(name)
     key = name.removeprefix(_HOST)
     if key not in HOST_PARAMS:
         raise UsageError(f"the host has no parameter '{key}'; it has: {', '.join(HOST_PARAMS)}")
@@ -208,12 +223,17 @@ def build(
     max_block: int,
     channels: int,
     settings: Mapping[str, object] | None = None,
+    stems: Sequence[str] = (),
 ) -> Graph:
-    """A graph of a preset with settings on top; `UsageError` for a setting that does not fit."""
+    """A graph of a preset with settings on top, its trim among them; `UsageError` for one that does not fit."""
     items = preset.items()
+    trim_db = TRIM.default
     if settings:
         probe = {item.label: item for item in labelled(items)}
         for name, value in settings.items():
+            if name == TRIM.id:
+                trim_db = TRIM.check(value, name)
+                continue
             label, _, key = name.partition(".")
             if label not in probe:
                 known = ", ".join(probe) or "nothing"
@@ -224,7 +244,7 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms)
+    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db, stems)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
@@ -340,11 +360,13 @@ def log_header(preset: Preset, sample_rate_hz: int, channels: int, values: Mappi
 def log_step(step: Step) -> str:
     """One line of an event log."""
     if step.preset is not None:
-        return json.dumps(
-            {"position": step.position, "preset": presets.dump(step.preset), "values": dict(step.values or {})}
-        )
+        loaded = {"position": step.position, "preset": presets.dump(step.preset), "values": dict(step.values or {})}
+        beside = {"recall": step.graph} if step.recall else {"keep": True} if step.keep else {}
+        return json.dumps(loaded | beside)
     if step.panic:
         return json.dumps({"position": step.position, "panic": True})
+    if step.level is not None:
+        return json.dumps({"position": step.position, "plugin": step.param, "level": step.level, "graph": step.graph})
     line = {"position": step.position, "param": step.param, "value": step.value, "graph": step.graph}
     return json.dumps(line | ({"ramp_samples": step.ramp_samples} if step.ramp_samples else {}))
 
@@ -398,7 +420,15 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
                 found.append((Step(int(entry["position"]), panic=True), number))
             elif "preset" in entry:
                 loaded = _logged_preset(entry["preset"], f"{path}:{number}", allow_code)
-                found.append((Step(int(entry["position"]), preset=loaded, values=entry["values"]), number))
+                step = Step(int(entry["position"]), preset=loaded, values=entry["values"], keep=bool(entry.get("keep")))
+                if "recall" in entry:
+                    step = replace(step, graph=int(entry["recall"]), recall=True)
+                found.append((step, number))
+            elif "level" in entry:
+                level, name = int(entry["level"]), str(entry["plugin"])
+                if not events.FULL <= level <= events.OUT:
+                    raise ValueError(f"there is no level {level}")
+                found.append((Step(int(entry["position"]), name, graph=int(entry["graph"]), level=level), number))
             else:
                 ramp = int(entry.get("ramp_samples", 0))
                 if not 0 <= ramp < 1 << 31:
@@ -410,7 +440,7 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
         loads = 0
         for step, line_number in found:
             number = line_number
-            loads += step.preset is not None
+            loads += step.preset is not None and not step.recall
             if not 0 <= step.graph <= loads:
                 raise ValueError(f"graph {step.graph} has not been loaded by sample {step.position}")
         steps = [step for step, _ in found]

@@ -51,6 +51,9 @@ class NativeNode:
         Signals beside the sound, for nodes behind it in the chain: address of ``max_block`` float32 each, by name.
         ``process`` writes as many as it gets samples, each for the sample that comes out with it; ``reset`` writes
         -1 all over, which means that nothing is known.
+    lean : int
+        Address of an int64 that is 1 while the machine cannot keep up and the node is to do with less, by a way of
+        its own and without a click; 0 for a node that cannot.
     keep : tuple
         Objects that own memory the node uses.
     """
@@ -63,6 +66,7 @@ class NativeNode:
     settle_samples: int = 0
     readings: Mapping[str, int] = field(default_factory=dict)
     lanes: Mapping[str, int] = field(default_factory=dict)
+    lean: int = 0
     keep: tuple[Any, ...] = ()
 
 
@@ -111,6 +115,9 @@ class Plugin(ABC):
         constructor as well, which get them as texts.
     rates_hz : tuple of int
         Rates the plugin can run at; empty for any. The host resamples around it where the device differs.
+    shed : int
+        Place, 1 to 9, among those that are left out while the machine cannot keep up: their input passes instead, as
+        late as declared. 0 for one that never is, because it guards somebody's ears or sets a level.
     notice : str
         What a person should be told when it starts to play, such as the hash of a model file; or empty.
     """
@@ -122,6 +129,7 @@ class Plugin(ABC):
     params: ClassVar[ParamSet] = ParamSet([])
     options: ClassVar[frozenset[str]] = frozenset()
     settings: ClassVar[ParamSet] = ParamSet([])
+    shed: ClassVar[int] = 0
     rates_hz: tuple[int, ...] = ()
     notice: str = ""
 

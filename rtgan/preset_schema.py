@@ -79,12 +79,20 @@ _HASH: _Schema = {
 }
 _LABEL: _Schema = {"type": "string", "pattern": f"^({presets.LABEL.pattern})$", "description": "Name in the chain."}
 
+_SHED: _Schema = {
+    "oneOf": [
+        _whole(1, presets.MOST_SHED, "The first of those that are left out while the machine cannot keep up is 1."),
+        {"const": "never"},
+    ]
+}
+
 
 def _entry(plugin: str) -> _Schema:
     cls = plugin_class(plugin)
     properties: _Schema = {
         "plugin": {"const": plugin, "description": cls.description},
         "label": _LABEL,
+        "shed": _SHED,
         "params": _object({p.id: _value(p) for p in all_params(cls).values()}, []),
     }
     for option in sorted(cls.options):
@@ -102,6 +110,7 @@ def _code() -> _Schema:
             "plugin": {"type": "string", "pattern": r"\.py$", "description": "A Python file with one plugin."},
             "plugin_sha256": _HASH,
             "label": _LABEL,
+            "shed": _SHED,
             "params": {"type": "object", "additionalProperties": {"type": ["number", "boolean", "string"]}},
         },
         "required": ["plugin"],

@@ -54,14 +54,19 @@ def read_text(path: Path) -> str:
 
 def write_text(path: Path, text: str, what: str) -> None:
     """Write a file so that a crash leaves either the old one or the new one; ``what`` names it in the error."""
+    write_bytes(path, text.encode("utf-8"), what)
+
+
+def write_bytes(path: Path, data: bytes, what: str) -> None:
+    """`write_text` for what is no text, or not known to be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # What a link points to is replaced, not the link.
         target = path.resolve()
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(temporary, target.stat().st_mode & 0o7777 if target.exists() else 0o644)

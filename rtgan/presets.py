@@ -53,6 +53,8 @@ MOST_PLUGINS = 64
 MOST_SNAPSHOTS = int(HOST_TARGETS["host.snapshot"].maximum)
 CROSSFADE_MS = (5.0, 10000.0)
 LAST_PROGRAM, LAST_BANK = 127, 16383
+#: Places among the plugins that are left out while the machine cannot keep up.
+MOST_SHED = 9
 LABEL = re.compile(r"[A-Za-z0-9]+([_-]?[A-Za-z0-9]+)*[_-]?")
 _LONGEST_STEM = 100
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -82,6 +84,8 @@ class Entry:
         Name in the chain; empty for the plugin's id.
     hashes : dict of str to str
         SHA-256 of the files it was made with: ``plugin`` for a Python file, else by option.
+    shed : int or None
+        Place among those that are left out while the machine cannot keep up, 0 for never; None for the plugin's own.
     """
 
     plugin: str
@@ -89,6 +93,7 @@ class Entry:
     options: dict[str, str] = field(default_factory=dict)
     label: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
+    shed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class Preset:
             if is_code(entry):
                 notice = f"plugin {entry.plugin}, sha256 {_hash_of(entry.plugin)}"
                 plugin.notice = f"{notice}; {plugin.notice}" if plugin.notice else notice
-            items.append(ChainItem(plugin, dict(entry.params), entry.label))
+            items.append(ChainItem(plugin, dict(entry.params), entry.label, entry.shed))
         return items
 
     def declared(self) -> dict[str, Param]:
@@ -464,10 +469,11 @@ def _entry(reader: Reader, node: yaml.Node, path: Path | None, code: Code, schem
         if str(problem).startswith(reader.where):
             raise
         raise type(problem)(f"{reader.at(loose['plugin'])}: {problem}") from None
-    allowed = {"plugin", "params", "label"}
+    own = {"plugin", "params", "label", "shed"}
+    allowed = set(own)
     if cls is None:
         allowed |= {key for key in loose if schema > 1 or not key.endswith("_sha256")}
-        options = sorted(set(loose) - {"plugin", "params", "label"} - {k for k in loose if k.endswith("_sha256")})
+        options = sorted(set(loose) - own - {k for k in loose if k.endswith("_sha256")})
     else:
         options = sorted({*cls.options, *cls.settings})
         allowed |= {*cls.options, *cls.settings}
@@ -481,7 +487,17 @@ def _entry(reader: Reader, node: yaml.Node, path: Path | None, code: Code, schem
     label = reader.text(fields["label"], "label") if "label" in fields else ""
     if label and not LABEL.fullmatch(label):
         raise reader.error(fields["label"], f"the label '{label}' may hold letters, digits, - and single _ only")
-    return Entry(name, _params(reader, fields.get("params"), name, cls), values, label, hashes)
+    shed = _shed(reader, fields["shed"]) if "shed" in fields else None
+    return Entry(name, _params(reader, fields.get("params"), name, cls), values, label, hashes, shed)
+
+
+def _shed(reader: Reader, node: yaml.Node) -> int:
+    if reader.scalar(node) == "never":
+        return 0
+    try:
+        return reader.whole(node, "shed", 1, MOST_SHED)
+    except UsageError:
+        raise reader.error(node, f"shed is 'never' or a place from 1, which goes first, to {MOST_SHED}") from None
 
 
 def _params(reader: Reader, node: yaml.Node | None, name: str, cls: type[Plugin] | None) -> dict[str, float]:
@@ -606,6 +622,8 @@ def _entry_fields(entry: Entry, folder: Path | None) -> Lines:
         fields["plugin_sha256"] = entry.hashes["plugin"]
     if entry.label:
         fields["label"] = entry.label
+    if entry.shed is not None:
+        fields["shed"] = entry.shed or "never"
     for key, value in sorted(entry.options.items()):
         fields[key] = _within(value, folder) if key in entry.hashes else _written(entry, key, value)
         if key in entry.hashes:

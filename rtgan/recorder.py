@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtgan import offline
+from rtgan import events, offline
 from rtgan.errors import RtganError
 from rtgan.io.files import LIMIT_BYTES, Take, check_take, keep_older
 from rtgan.kernels import rings
@@ -150,17 +150,24 @@ class Past:
         self.deeds: deque[Step | Message] = deque()
         self._defaults = dict(defaults)
         self._host = dict(defaults)
+        self._levels: dict[str, int] = {}
         self.number = 0
         self.restart(preset, values)
 
     def restart(self, preset: Preset, values: Mapping[str, float]) -> None:
         """The chain is another one, which nothing has been done to."""
         self.preset, self._values = preset, dict(values)
+        self._levels.clear()
 
     @property
     def values(self) -> dict[str, float]:
         """The chain's values, and those of the host that are not its defaults."""
         return self._values | {k: v for k, v in self._host.items() if v != self._defaults[k]}
+
+    @property
+    def levels(self) -> list[Step]:
+        """What had stepped down by then."""
+        return [Step(0, label, level=level) for label, level in self._levels.items() if level != events.FULL]
 
     def forget(self, position: int) -> None:
         """Bring the chain forward to an engine's sample; what was done before it is no longer kept."""
@@ -171,6 +178,9 @@ class Past:
             if deed.preset is not None:
                 self.number = deed.graph
                 self.restart(deed.preset, deed.values or {})
+            elif deed.level is not None:
+                if deed.graph == self.number:
+                    self._levels[deed.param] = deed.level
             elif deed.param in self._host:
                 self._host[deed.param] = deed.value
             elif deed.graph == self.number:
@@ -182,7 +192,7 @@ class Recorder:
 
     ``NAME.wav`` gets the wet sound, ``NAME.dry.wav`` the input, ``NAME.events.jsonl`` what was done. Wet is
     taken before the fades at start and stop, so that ``rtgan process --keep-latency`` of the dry file gives
-    the wet file bit for bit. ``NAME.flac`` holds the same in 24 bits.
+    the wet file bit for bit. ``NAME.STEM.wav`` gets each stem. ``NAME.flac`` holds the same in 24 bits.
 
     Attributes
     ----------
@@ -190,15 +200,23 @@ class Recorder:
         The engine's sample that is the first of the files.
     """
 
-    def __init__(self, path: Path, sample_rate_hz: int, channels: int, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        sample_rate_hz: int,
+        channels: int,
+        limit_bytes: int = LIMIT_BYTES,
+        stems: Sequence[str] = (),
+    ) -> None:
         self.path = path
         self.origin = 0
         self.begun = False
-        self._graphs_before = 0
+        self._numbers: dict[int, int] = {}
         self._channels, self._rate = channels, sample_rate_hz
         self._markers = 0
         self.wet = Take(path, sample_rate_hz, channels, limit_bytes=limit_bytes)
         self.dry = Take(path, sample_rate_hz, channels, ".dry", limit_bytes)
+        self.stems = [Take(path, sample_rate_hz, channels, f".{stem}", limit_bytes) for stem in stems]
         self.log_path = path.with_suffix(".events.jsonl")
         keep_older(self.log_path)
         self._log = self.log_path.open("w", encoding="utf-8")
@@ -208,8 +226,10 @@ class Recorder:
         past.forget(origin)
         self.begun = True
         self.origin = origin
-        self._graphs_before = past.number
+        self._numbers = {past.number: 0}
         self._write(offline.log_header(past.preset, self._rate, self._channels, past.values))
+        for step in past.levels:
+            self._write(offline.log_step(step))
         for deed in past.deeds:
             self.log(deed)
 
@@ -219,17 +239,23 @@ class Recorder:
         if isinstance(deed, Message):
             self._write(offline.log_midi(position, deed.data, deed.port))
         else:
-            self._write(
-                offline.log_step(replace(deed, position=position, graph=max(0, deed.graph - self._graphs_before)))
-            )
+            known = deed.graph in self._numbers
+            if deed.preset is not None:
+                # What has run beside since before the take is not in it: it is loaded when it is heard.
+                deed = replace(deed, recall=deed.recall and known)
+                if not deed.recall:
+                    self._numbers[deed.graph] = len(self._numbers)
+            elif not (deed.panic or known or deed.param.startswith("host.")):
+                return
+            self._write(offline.log_step(replace(deed, position=position, graph=self._numbers.get(deed.graph, 0))))
 
     def mark(self, position: int, name: str = "") -> str:
         """Put a marker at an engine's sample, by default under its number; returns its name."""
         self._markers += 1
         name = name or str(self._markers)
         frame = max(0, position - self.origin) if self.begun else 0
-        self.wet.mark(frame, name)
-        self.dry.mark(frame, name)
+        for take in self._takes:
+            take.mark(frame, name)
         self._write(offline.log_marker(frame, name))
         return name
 
@@ -242,22 +268,27 @@ class Recorder:
                 self.wet.problem = f"the event log {self.log_path} stopped: {problem.strerror}"
 
     def append(self, frames: NDArray[np.float32]) -> None:
-        """Add frames, (frames, dry and wet channels)."""
+        """Add frames, (frames, channels of dry, wet and stems)."""
         known = len(self.wet.parts)
-        self.dry.append(frames[:, : self._channels])
-        self.wet.append(frames[:, self._channels :])
+        for number, take in enumerate(self._takes):
+            take.append(frames[:, number * self._channels : (number + 1) * self._channels])
         for part in self.wet.parts[known:]:
             self._write(offline.log_part(part.name))
 
     @property
     def problem(self) -> str | None:
         """Why recording stopped, if it did."""
-        return self.wet.problem or self.dry.problem
+        return next((take.problem for take in self._takes if take.problem), None)
+
+    @property
+    def _takes(self) -> list[Take]:
+        """In the order of the tape."""
+        return [self.dry, self.wet, *self.stems]
 
     def close(self) -> None:
         """Finish the files."""
-        self.wet.close()
-        self.dry.close()
+        for take in self._takes:
+            take.close()
         try:
             self._log.close()
         except OSError as problem:

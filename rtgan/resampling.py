@@ -94,5 +94,6 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
         settle_samples=at_host(inner.settle_samples),
         readings=inner.readings,
         lanes=lanes,
+        lean=inner.lean,
         keep=(inner.keep, trip, *ways),
     )

@@ -1,4 +1,4 @@
-"""Snapshots, morphing and comparing: moving between sets of values while the sound goes on.
+"""Snapshots and morphing: moving between sets of values while the sound goes on.
 
 The first half are pure functions: what every parameter is at a place of the fader. The second half drives a
 host with them. Continuous values move evenly as they are heard (`rtgan.params.Param.normalise`: decibels and
@@ -8,15 +8,12 @@ the host fades from one to the other in the middle, with the values that they sh
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
-from rtgan import events, presets
+from rtgan import presets
 from rtgan.errors import UsageError
-from rtgan.events import Record
 from rtgan.params import Param
 from rtgan.presets import MOST_SNAPSHOTS, Preset, Snapshot, labels
 
@@ -101,8 +98,11 @@ def same_chain(a: Preset, b: Preset) -> bool:
     return _parts(a) == _parts(b)
 
 
-def _parts(preset: Preset) -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
-    return [(label, e.plugin, e.options, e.hashes) for label, e in zip(labels(preset.chain), preset.chain, strict=True)]
+def _parts(preset: Preset) -> list[tuple[str, str, dict[str, str], dict[str, str], int | None]]:
+    return [
+        (label, e.plugin, e.options, e.hashes, e.shed)
+        for label, e in zip(labels(preset.chain), preset.chain, strict=True)
+    ]
 
 
 def morph(a: Preset, b: Preset, position: float, side: int | None = None) -> tuple[int, dict[str, float]]:
@@ -129,7 +129,7 @@ def morph(a: Preset, b: Preset, position: float, side: int | None = None) -> tup
     elif side is None:
         side = int(position >= 0.5)
     home = (a, b)[side]
-    plugins = ({label: plugin for label, plugin, _, _ in _parts(p)} for p in (a, b))
+    plugins = ({label: plugin for label, plugin, *_ in _parts(p)} for p in (a, b))
     first, second = plugins
     from_a, from_b, declared = a.values(), b.values(), home.declared()
     values = {}
@@ -141,49 +141,6 @@ def morph(a: Preset, b: Preset, position: float, side: int | None = None) -> tup
         else:
             values[name] = own
     return side, values
-
-
-# --- loudness ---------------------------------------------------------------------------------------------
-
-
-class Loudness:
-    """Gated level after ITU-R BS.1770-4, from the meters of the engine.
-
-    Blocks of 400 ms every 100 ms; those below -70 dB, and then those 10 dB below the mean of the rest, do not
-    count. The meters have no K-weighting, so this is the level in dBFS, not LUFS; between two settings of one
-    chain for one voice the difference is what matters.
-
-    Parameters
-    ----------
-    sample_rate_hz : int
-    seconds : float
-        How much of the past counts.
-    """
-
-    def __init__(self, sample_rate_hz: int, seconds: float = 30.0) -> None:
-        self._step = sample_rate_hz / 10
-        self._power = self._samples = 0.0
-        self._last: deque[float] = deque(maxlen=4)
-        self._blocks: deque[float] = deque(maxlen=max(1, round(seconds * 10)))
-
-    def add(self, mean_square: float, samples: int) -> None:
-        """Take a meter's reading."""
-        self._power += mean_square * samples
-        self._samples += samples
-        if self._samples >= self._step:
-            self._last.append(self._power / self._samples)
-            self._power = self._samples = 0.0
-            if len(self._last) == 4:
-                self._blocks.append(sum(self._last) / 4)
-
-    @property
-    def db(self) -> float | None:
-        """The level; None as long as nothing but silence has been heard."""
-        loud = [p for p in self._blocks if p > 1e-7]
-        if loud:
-            gate = sum(loud) / len(loud) / 10
-            loud = [p for p in loud if p > gate]
-        return 10 * math.log10(sum(loud) / len(loud)) if loud else None
 
 
 # --- what drives a host -----------------------------------------------------------------------------------
@@ -262,6 +219,12 @@ class Scenes:
         self._morph: Morph | None = None
         self._values = _Values(player)
 
+    @property
+    def position(self) -> float:
+        """Where the fader of the preset that plays stands, 0 to 1."""
+        morph = self._morph
+        return morph.position if morph is not None and self._player.preset is self._loaded else 0.0
+
     def snapshot(self, which: int | str) -> None:
         """Recall a snapshot of the preset that plays, by number from 1 or by name; its values ramp there.
 
@@ -301,119 +264,3 @@ def partner(preset: Preset) -> str:
     if not preset.morph:
         raise UsageError(f"{preset.name} names no preset to morph to; write morph: NAME into it")
     return preset.morph
-
-
-@dataclass
-class _Side:
-    preset: Preset
-    heard_in: Loudness
-    heard_out: Loudness
-    offset_db: float = 0.0
-
-    @property
-    def change_db(self) -> float | None:
-        """What the preset does to the level of what comes in."""
-        before, after = self.heard_in.db, self.heard_out.db
-        return None if before is None or after is None else after - before
-
-
-@dataclass
-class Compare:
-    """A and B at the same loudness, so that the louder one does not win for being louder.
-
-    Each side is measured while it plays: by how much it changes the gated level of what comes in. The side that
-    makes it louder is turned down by the difference through ``host.volume_db``; neither is ever turned up.
-
-    Parameters
-    ----------
-    player : Player
-    a, b : Preset
-        Two presets, or one with different values (`Preset.with_values`, `recall`).
-    sample_rate_hz : int
-        Of the player's telemetry.
-    volume_db : float
-        The volume that stands for no correction.
-    most_db : float
-        Largest correction.
-
-    Notes
-    -----
-    Feed it the player's telemetry (`heard`), then call `update` now and then; both from one thread at a time.
-    """
-
-    player: Player
-    a: Preset
-    b: Preset
-    sample_rate_hz: int
-    volume_db: float = 0.0
-    most_db: float = 24.0
-    playing: int | None = None
-    _sides: tuple[_Side, _Side] = field(init=False)
-    _quiet: int = field(init=False, default=0)
-    _swapping: bool = field(init=False, default=False)
-    _values: _Values = field(init=False)
-
-    def __post_init__(self) -> None:
-        def side(preset: Preset) -> _Side:
-            return _Side(preset, Loudness(self.sample_rate_hz), Loudness(self.sample_rate_hz))
-
-        self._sides = (side(self.a), side(self.b))
-        self._values = _Values(self.player)
-
-    def choose(self, which: int) -> None:
-        """Play A (0) or B (1), at its matched volume."""
-        side = self._sides[which]
-        if self.playing is None or not same_chain(self.a, self.b):
-            if self.playing != which:
-                self._swapping = True
-                self._values.load(side.preset, side.preset.values())
-        else:
-            self._values.go(side.preset.values())
-        self.playing = which
-        self.update()
-        if not self._swapping:
-            self._arrive()
-
-    def _arrive(self) -> None:
-        """The side that was chosen is heard from now on."""
-        if self.playing is not None:
-            # What is heard right now is still on the way from one to the other.
-            self._quiet = self.sample_rate_hz // 2
-            self.player.set("host.volume_db", self.volume_db + self._sides[self.playing].offset_db)
-
-    def toggle(self) -> None:
-        """The other side."""
-        self.choose(1 - self.playing if self.playing is not None else 0)
-
-    def heard(self, record: Record) -> None:
-        """Take one record of the player's telemetry."""
-        if record.kind == events.SWAP_DONE and self._swapping:
-            self._swapping = False
-            self._arrive()
-        if record.kind != events.METER or self.playing is None or self._swapping:
-            return
-        if self._quiet > 0:
-            self._quiet -= record.a
-            return
-        side = self._sides[self.playing]
-        side.heard_in.add(record.z, record.a)
-        gain = 10 ** ((self.volume_db + side.offset_db) / 10)
-        side.heard_out.add(record.w / gain, record.a)
-
-    @property
-    def offsets_db(self) -> tuple[float, float]:
-        """What A and B are turned down by, from what has been heard; 0 until both are known."""
-        changes = [s.change_db for s in self._sides]
-        if changes[0] is None or changes[1] is None:
-            return 0.0, 0.0
-        softer = min(changes[0], changes[1])
-        return (max(-self.most_db, softer - changes[0]), max(-self.most_db, softer - changes[1]))
-
-    def update(self) -> None:
-        """Bring the volumes to what is known by now; the side that plays follows where it is off by 0.5 dB."""
-        for number, (side, offset) in enumerate(zip(self._sides, self.offsets_db, strict=True)):
-            if number != self.playing:
-                side.offset_db = offset
-            elif abs(offset - side.offset_db) >= 0.5 and not self._swapping:
-                side.offset_db = offset
-                self.player.set("host.volume_db", self.volume_db + offset)

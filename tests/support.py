@@ -32,14 +32,14 @@ class Jack:
     loses no block.
     """
 
-    def __init__(self, period: int, rate: int = 48000, wait: bool = False) -> None:
+    def __init__(self, period: int, rate: int = 48000, wait: bool = False, playback: int = 2) -> None:
         self.name = f"rtgan-test-{os.getpid()}-{time.monotonic_ns()}"
         self.env = {
             **os.environ,
             "JACK_DEFAULT_SERVER": self.name,
             "JACK_NO_AUDIO_RESERVATION": "1",
         }
-        self.period, self.rate, self.wait = period, rate, wait
+        self.period, self.rate, self.wait, self.playback = period, rate, wait, playback
         self.start()
 
     def start(self) -> None:
@@ -47,7 +47,7 @@ class Jack:
         realtime = ["-R", "-P", "70"] if os.geteuid() == 0 else ["-r"]
         self._process = subprocess.Popen(
             ["jackd", "-n", self.name, *realtime, "--timeout", "5000", *(["-S"] if self.wait else []), "-d", "dummy",
-             "-r", str(self.rate), "-p", str(self.period)],
+             "-r", str(self.rate), "-p", str(self.period), "-P", str(self.playback)],
             env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         subprocess.run(["jack_wait", "-s", self.name, "-w", "-t", "10"], env=self.env, check=True, capture_output=True)

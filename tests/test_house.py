@@ -35,6 +35,7 @@ ORDER = (
     "bindings",
     "presets",
     "chain setlist preset_watch preset_schema snapshots",
+    "preset_files",
     "offline",
     "io",
     "recorder",

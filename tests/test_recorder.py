@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from planted import Delay
 from support import speechlike
 
-from rtgan import Host, batch, events, offline
+import rtgan
+from rtgan import Host, batch, events, offline, presets
 from rtgan.engine import Engine
 from rtgan.errors import RtganError, UsageError
-from rtgan.graph import Graph
+from rtgan.graph import ChainItem, Graph
+from rtgan.plugin import plugin_class
 from rtgan.recorder import Heard, Recorder, parts
 
 
@@ -27,6 +30,30 @@ def wait_for(condition: object, seconds: float = 10.0) -> None:
 
 def replayed(take: Path) -> int:
     return batch.replay(argparse.Namespace(take=take, output=None, allow_code=False))
+
+
+@pytest.mark.parametrize("block", [64, 997])
+def test_a_stem_is_the_sound_behind_a_plugin_and_fades_with_the_chain(block: int) -> None:
+    """The stem of a chain that has no such plugin is silence."""
+    sound = (0.4 * np.sin(np.arange(40000) * 0.02)).astype(np.float32)[:, None]
+    engine = Engine(48000, 1, tape_frames=1 << 16, stems=2)
+    half = ChainItem(plugin_class("gain")(), {"gain_db": 20 * np.log10(0.5)}, "half")
+    more = ChainItem(plugin_class("gain")(), {"gain_db": 20 * np.log10(0.5)}, "more")
+    engine.publish(Graph([half, ChainItem(Delay()), more], 48000, 1024, 1, stems=("delay", "half")))
+    assert engine.tape is not None
+    for start in range(0, len(sound), block):
+        if start <= 20000 < start + block:
+            engine.publish(Graph([half], 48000, 1024, 1, stems=("delay", "half")))
+        engine.render(np.ascontiguousarray(sound[start : start + block]))
+    dry, wet, delay, first = engine.tape.read().T
+    before = slice(100, 19000)
+    assert np.array_equal(dry, sound[:, 0])
+    assert np.allclose(first[before], 0.5 * dry[before], atol=1e-6)
+    assert np.array_equal(delay[before], first[0:18900])
+    assert np.allclose(wet[before], 0.5 * delay[before], atol=1e-6)
+    assert not delay[-10000:].any() and np.allclose(first[-10000:], 0.5 * dry[-10000:], atol=1e-6)
+    assert np.abs(np.diff(delay)).max() <= 0.2 * 0.02 * 1.1 and np.abs(np.diff(first)).max() <= 0.4 * 0.02
+    assert engine.memory_intact
 
 
 def test_what_finds_no_room_on_the_tape_is_silence_of_the_same_length(rng: np.random.Generator) -> None:
@@ -96,7 +123,7 @@ def test_pre_roll_holds_what_was_heard_and_done_before(tmp_path: Path) -> None:
 
 
 def test_a_split_take_is_performed_again_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtgan.recorder.Recorder.__init__.__defaults__", (16384 + 4 * 9600,))
+    monkeypatch.setattr("rtgan.recorder.Recorder.__init__.__defaults__", (16384 + 4 * 9600, ()))
     take = tmp_path / "take.wav"
     with Host(preset="voice-basic", source=speechlike(5.0)[None], record=take) as host:
         wait_for(lambda: host.engine.counters.position_samples > 24000)
@@ -121,3 +148,25 @@ def test_a_flac_take(tmp_path: Path) -> None:
 def test_a_pre_roll_out_of_range(seconds: float) -> None:
     with pytest.raises(UsageError, match="allowed: 0 to 60"):
         Host(preset="bypass", source=speechlike(1.0)[None], pre_roll_s=seconds)
+
+
+def test_stems_are_files_of_their_own(tmp_path: Path) -> None:
+    take = tmp_path / "take.wav"
+    with Host(preset="voice-basic", source=speechlike(20.0)[None], record=take, stems=("highpass", "gate")) as host:
+        assert host.wait_first_block()
+        wait_for(lambda: host.stats().seconds > 0.5)
+        host.mark("here")
+        host.load("bypass")
+        wait_for(lambda: host.stats().seconds > 1.0)
+    dry, wet, first, second = (
+        soundfile.read(tmp_path / f"take{part}.wav", dtype="float32")[0] for part in (".dry", "", ".highpass", ".gate")
+    )
+    assert len(dry) == len(wet) == len(first) == len(second)
+    entry = presets.load("voice-basic").chain[0]
+    alone = rtgan.process(dry, 48000, presets.Preset("x", (entry,)), keep_latency=True)
+    assert np.array_equal(alone[:20000], first[:20000])
+    assert np.abs(second[:20000]).max() > 0 and not first[-2000:].any(), "the other preset has no such plugin"
+    with pytest.raises(UsageError, match="there is no 'eq' in the preset Voice without a model; it holds: highpass,"):
+        Host(preset="voice-basic", source=speechlike(1.0)[None], stems=("eq",))
+    with pytest.raises(UsageError, match="a stem cannot be called gate"):
+        Host(preset="voice-basic", source=speechlike(1.0)[None], stems=("gate", "gate"))

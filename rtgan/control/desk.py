@@ -6,6 +6,7 @@ that needs Python: ports that come and go, presets to load, lights and motor fad
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -18,7 +19,9 @@ import rtmidi
 from rtgan import bindings as maps
 from rtgan import chain, events, setlist, snapshots
 from rtgan.bindings import HOST_TARGETS, Binding
+from rtgan.control.comparison import Comparison
 from rtgan.control.feedback import Feedback
+from rtgan.control.history import History
 from rtgan.control.jack import MOST_INPUTS, NO_LIBRARY, JackMidi
 from rtgan.control.mapping import FILE_NAME, FILE_PORT, PANEL_NAME, PANEL_PORT, routes
 from rtgan.control.midi import CLOCK, CONTINUE, START, STOP, Message
@@ -39,6 +42,10 @@ _FEEDBACK_S = 0.01
 _SILENCE_S = 1.0
 _BANK_MSB, _BANK_LSB = 0, 32
 _CLOCKS_PER_BEAT = 24
+#: Actions that a key turns on and off.
+_SWITCHES = ("record", "compare", "match")
+#: Actions that find what those before them have left.
+_IN_ORDER = ("compare", "copy", "undo", "redo")
 #: Every channel: all sound off, all controllers reset, all notes off.
 SILENCE = tuple(bytes([0xB0 | c, number, 0]) for c in range(16) for number in (120, 121, 123))
 
@@ -101,6 +108,10 @@ class Desk:
     Attributes
     ----------
     clock : Clock
+    comparison : Comparison
+        A and B; what is done to it goes through `act`.
+    history : History
+        What can be undone, through `act` as well.
     failures : dict of str to str
         By backend, why it is not served.
     """
@@ -131,6 +142,8 @@ class Desk:
         self._polled: Polled | None = None
         self._feedback = Feedback(self.send)
         self._scenes = snapshots.Scenes(host)
+        self.comparison = Comparison(host)
+        self.history = History(host, self.comparison)
         self._silenced = -_SILENCE_S
         # What is saved is heard; what is broken when it is saved is not.
         self._reload = HotReload(host, on_reload, host.warn)
@@ -148,7 +161,8 @@ class Desk:
             self._open_ports()
         self.host.prepare = self._prepare
         self.host.reroute()
-        self.host.listen(self._heard)
+        for listener in (self._heard, self.comparison.heard, self.history.heard):
+            self.host.listen(listener)
         self._reload.__enter__()
         for target, name in ((self._poll, "rtgan-midi"), (self._perform, "rtgan-actions")):
             thread = threading.Thread(target=target, name=name, daemon=True)
@@ -282,7 +296,13 @@ class Desk:
         engine.route(graph, routes(found, engine, graph, self.ports))
         own = {name: graph.declared[index] for name, index in graph.index.items()}
         self._feedback.bind(found, {**own, **HOST_TARGETS})
-        self._feedback.refresh({**graph.values(), **{f"host.{k}": v for k, v in engine.host_values.items()}})
+        host_values = {f"host.{k}": v for k, v in engine.host_values.items()}
+        self._feedback.refresh({**graph.values(), **host_values, **self._compared()})
+
+    @property
+    def morph_percent(self) -> float:
+        """Where the fader between two presets stands, 0 to 100."""
+        return 100 * self._scenes.position
 
     @property
     def global_map(self) -> tuple[Binding, ...]:
@@ -319,18 +339,22 @@ class Desk:
             if action == "marker":
                 self.host.mark(position=record.when)  # at once: the sample is known, and nothing is built
                 return
-            # A take may have ended since the button was pressed; then the button's own state is not the take's.
-            self.act("toggle" if action == "record" and self._toggles_recording() else action, record.x)
+            # Others press too: a button's own state is not that of what it switches.
+            self.act(f"flip {action}" if action in _SWITCHES and self._toggles(action) else action, record.x)
         elif record.kind == events.APPLIED:
             name = self.host.name_of(record)
-            self._feedback.changed(name, record.x)
-            if self._changed is not None and name:
-                self._changed(name, record.x)
+            if name:
+                self._tell(name, record.x)
         elif record.kind == events.PANICKED and time.monotonic() - self._silenced > _SILENCE_S:
             # Where an output of ours is wired to an input of ours, this comes back as another panic: once is enough.
             self._silenced = time.monotonic()
             for silence in SILENCE:
                 self._feedback.queue(silence)
+
+    def _tell(self, name: str, value: float) -> None:
+        self._feedback.changed(name, value)
+        if self._changed is not None:
+            self._changed(name, value)
 
     def _message(self, position: int, port: int, message: Message) -> None:
         self._feedback.heard(message, port)
@@ -347,18 +371,23 @@ class Desk:
         if self._on_message is not None:
             self._on_message(position, port, self.ports[port % PORTS], message)
 
-    def _toggles_recording(self) -> bool:
+    def _toggles(self, action: str) -> bool:
         found = (*self._global, *self.host.preset.midi)
-        return any(b.mode == "toggle" for b in found if "host.record" in b.targets)
+        return any(b.mode == "toggle" for b in found if f"host.{action}" in b.targets)
+
+    def _compared(self) -> dict[str, float]:
+        return {"host.compare": float(self.comparison.side), "host.match": float(self.comparison.matching)}
 
     # --- actions ---
 
     def act(self, action: str, value: float = 1.0) -> None:
         """Do something that takes its time, one after the other, in a thread of its own. Any thread.
 
-        ``load NAME``, ``next``, ``previous``, ``record`` (value from 0.5 on: begin), ``toggle`` (begin to record, or
-        end what is recorded), ``marker``, ``snapshot`` (its number), ``morph`` (0 to 100 per cent of the way to the
-        preset that the present one names), ``panic``, ``chain CHANGE POSITION NAME`` (see `rtgan.chain.change`).
+        ``load NAME``, ``next``, ``previous``, ``record`` (value from 0.5 on: begin), ``marker``, ``snapshot`` (its
+        number), ``morph`` (0 to 100 per cent of the way to the preset that the present one names), ``compare`` (from
+        0.5 on: B), ``copy``, ``match`` (from 0.5 on: at one loudness), ``undo``, ``redo``, ``panic``, ``chain CHANGE
+        POSITION NAME`` (see `rtgan.chain.change`); ``flip record``, ``flip compare`` and ``flip match`` do the opposite
+        of what is.
         """
         if action:
             self._work.put((action, value))
@@ -380,7 +409,8 @@ class Desk:
                     return
                 waiting.append(more)
             for k, (action, value) in enumerate(waiting):
-                later = [a for a, _ in waiting[k + 1 :]]
+                rest = (a for a, _ in waiting[k + 1 :])
+                later = list(itertools.takewhile(lambda a: a.removeprefix("flip ") not in _IN_ORDER, rest))
                 # Of several presets, or places of the morph fader, that were asked for meanwhile the last one counts.
                 if action == "morph" and "morph" in later:
                     continue
@@ -398,13 +428,16 @@ class Desk:
         host = self.host
         name, _, rest = action.partition(" ")
         if name == "load":
-            host.load(rest)
+            self.comparison.load(rest)
         elif name in ("next", "previous"):
             chosen = self._order().step(host.preset, 1 if name == "next" else -1)
             if chosen is not None:
-                host.load(chosen)
-        elif name in ("record", "toggle"):
-            if (host.recording is None) if name == "toggle" else value >= 0.5:
+                self.comparison.load(chosen)
+        elif name == "flip":
+            present = {"host.record": float(host.recording is not None), **self._compared()}[f"host.{rest}"]
+            self._do(rest, 1.0 - present)
+        elif name == "record":
+            if value >= 0.5:
                 try:
                     self._takes.mkdir(parents=True, exist_ok=True)
                 except OSError as problem:
@@ -418,8 +451,21 @@ class Desk:
             self._scenes.snapshot(round(value))
         elif name == "morph":
             self._scenes.morph(value / 100)
+        elif name == "compare":
+            self.comparison.play(int(value >= 0.5))
+        elif name == "copy":
+            self.comparison.copy()
+        elif name == "match":
+            self.comparison.match(value >= 0.5)
+        elif name == "undo":
+            self.history.undo()
+        elif name == "redo":
+            self.history.redo()
         elif name == "panic":
             host.panic()
         elif name == "chain":
             what, position, plugin = rest.split(" ", 2)
             host.change(lambda preset: chain.change(preset, what, plugin, int(position)))
+        if name in (*_IN_ORDER, "match"):
+            for target, is_at in self._compared().items():
+                self._tell(target, is_at)

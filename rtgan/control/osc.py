@@ -2,9 +2,9 @@
 
 ``/rtgan`` answers with every address, its range, unit and value, and tells the one who asked of every change from
 then on. Without an argument an address answers with its value. ``/host/next``, ``/host/previous``, ``/host/panic``,
-``/host/record 1``, ``/host/snapshot 2``, ``/host/morph 50`` and ``/host/load NAME`` do what they say; presets are
-loaded by name only, never by path. ``/host/chain add gain 2``, ``/host/chain move gain 1`` and ``/host/chain remove
-gain`` change the chain that plays.
+``/host/record 1``, ``/host/snapshot 2``, ``/host/morph 50``, ``/host/compare 1`` and ``/host/load NAME`` do what they
+say; presets are loaded by name only, never by path. ``/host/chain add gain 2``, ``/host/chain move gain 1`` and
+``/host/chain remove gain`` change the chain that plays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 from pythonosc.osc_packet import OscPacket
 
 from rtgan import chain, presets
-from rtgan.bindings import HOST_TARGETS
+from rtgan.bindings import HOST_TARGETS, HOST_TRIGGERS
 from rtgan.control.desk import Desk
 from rtgan.engine import HOST_PARAMS
 from rtgan.errors import RtganError, UsageError
@@ -151,8 +151,9 @@ class Osc:
             self._desk.act(f"chain {what} {int(place)} {plugin}")
         elif name in HOST_TARGETS and action not in HOST_PARAMS:
             target = HOST_TARGETS[name]
-            if not values or target.check(values[0], address) != 0.0 or action == "record":
-                self._desk.act(action, target.check(values[0], address) if values else 1.0)
+            value = target.check(values[0], address) if values else 1.0
+            if value != 0.0 or name not in HOST_TRIGGERS:
+                self._desk.act(action, value)
         elif not values:
             known = self._host.values
             if name not in known:

@@ -4,8 +4,9 @@ Each device keeps its own time. The input's callback writes frames into the ring
 them out and runs the engine on them. The two clocks differ by some hundred parts per million and wander; a slow loop
 (Adriaensen, "Controlling adaptive resampling", Linux Audio Conference 2012) sets the speed at which the input is
 read so that what waits in the ring stays what it is meant to be. What waits is known to the sample between the
-input's callbacks too, from the processor's counter. What the loop cannot follow, a device that stalls or has another
-rate than it says, is a slip: counted, and mended by starting again from the intended fill.
+input's callbacks too, from the processor's counter. What the loop cannot follow is a slip, and counted: where too much
+waits, because the output's side was stopped for a while, the surplus is left out by a fade within a second, so that the
+delay never creeps; where nothing waits any more it starts again from the intended fill.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ B_SEQUENCE, B_IN_FRAMES, B_IN_TICKS, B_IN_BLOCK = range(16, 20)
 B_FLOWS, B_SLIPS, B_READ, B_FILL = range(24, 28)
 # Float words, the output's: smoothed surplus in frames, what the loop has learnt of the clocks, the speed now.
 F_SURPLUS, F_LEARNT, F_SPEED = 28, 29, 30
+# The surplus as of the last moments, in frames.
+F_LATELY = 31
 _WORDS = 32
 
 _PIECE = 1024
@@ -52,6 +55,9 @@ _SCRATCH_FRAMES = 4096
 _RING_FRAMES = 1 << 17
 #: Natural frequency and smoothing of the loop in Hz, and the most that it may pull, which is 0.9 cents.
 _LOOP_HZ, _SMOOTHING_HZ, _MOST = 0.012, 0.1, 500e-6
+
+#: How long it takes to believe in a surplus, the least that is one, the fade by which it goes, in seconds.
+_LATELY_S, _CREEP_S, _FADE_S = 0.2, 0.003, 0.005
 
 _STREAM = types.int32(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64)
 
@@ -116,6 +122,27 @@ def _let_go(bridge: Any, frames: Any) -> None:
 
 
 @inline
+def _mend(bridge: Any, surplus: Any, frames: Any) -> None:
+    """Leave out what came to wait at once, as soon as it is known to stay."""
+    w = i64p(bridge)
+    f = f64p(bridge)
+    f[F_LATELY] += smaller(1.0, frames * f[F_SECONDS] / _LATELY_S) * (surplus - f[F_LATELY])
+    least = _CREEP_S / f[F_SECONDS]
+    stays = f[F_LATELY] > least and abs(surplus - f[F_LATELY]) < 0.3 * least
+    if not stays and surplus <= 2 * w[B_FILL]:
+        return
+    fade = np.int64(_FADE_S / f[F_SECONDS])
+    count = smaller(np.int64(surplus), rings.ring_ready(w[B_RING]) - fade)
+    if count <= 0:
+        return
+    rings.ring_skip(w[B_RING], count, fade)
+    w[B_READ] += count
+    w[B_SLIPS] += 1
+    f[F_LATELY] = 0.0
+    f[F_SURPLUS] = 0.0
+
+
+@inline
 def _follow(bridge: Any, surplus: Any, seconds: Any) -> None:
     """Set the speed by how much more waits than is meant to, in frames; ``seconds`` since the last time."""
     f = f64p(bridge)
@@ -139,14 +166,13 @@ def give(source: int, target: int, frames: int, time_info: int, flags: int, brid
         varispeed.reset(w[B_RESAMPLER])
         w[B_FLOWS] = 1
         f[F_SURPLUS] = 0.0
+        f[F_LATELY] = 0.0
         _let_go(bridge, np.int64(larger(_waiting(bridge) - meant, 0.0)))
     elif w[B_FLOWS] != 0:
         surplus = _waiting(bridge) - meant
-        if surplus > 2 * w[B_FILL]:
-            _let_go(bridge, np.int64(surplus))
-            w[B_SLIPS] += 1
-        elif surplus >= -meant:
+        if surplus >= -meant:
             _follow(bridge, surplus, frames * f[F_SECONDS])
+            _mend(bridge, surplus, frames)
     done = 0
     while done < frames:
         n = smaller(frames - done, _PIECE)

@@ -198,6 +198,7 @@ class Stream:
     Parameters
     ----------
     input, output : Device
+        No input: an output alone.
     rate_hz : int
     block : int
         Frames per callback; 0 leaves it to the device, which on JACK adds no latency.
@@ -212,7 +213,7 @@ class Stream:
 
     def __init__(
         self,
-        input: Device,
+        input: Device | None,
         output: Device,
         rate_hz: int,
         block: int,
@@ -225,7 +226,8 @@ class Stream:
         sd = _sounddevice()
         ffi = sd._ffi
         self._error = sd.PortAudioError
-        self.name = output.name if input.name == output.name else f"{input.name} or {output.name}"
+        alone = input is None or input.name == output.name
+        self.name = output.name if input is None or alone else f"{input.name} or {output.name}"
         self.jack = "JACK" in output.api
         self.rate_hz = rate_hz
         self._started = False
@@ -249,9 +251,11 @@ class Stream:
             )
 
         # PortAudio waits for two devices in turn and breaks up when they drift; JACK has one clock for all.
-        together = input.index == output.index or (self.jack and input.api == output.api)
+        together = input is None or input.index == output.index or (self.jack and input.api == output.api)
         try:
-            if together and not split:
+            if input is None:
+                self._streams = [open_one("output", output.index, output_channels, "float32", enter, gate)]
+            elif together and not split:
                 devices = (input.index, output.index)
                 channels = (input_channels, output_channels)
                 self._streams = [open_one("duplex", devices, channels, ("float32", "float32"), enter, gate)]
@@ -268,7 +272,7 @@ class Stream:
         except (sd.PortAudioError, ValueError) as problem:
             for stream in getattr(self, "_streams", []):
                 stream.close(ignore_errors=True)
-            raise RtganError(_why(problem, input, output, rate_hz, input_channels, output_channels)) from None
+            raise RtganError(_why(problem, input or output, output, rate_hz, input_channels, output_channels)) from None
 
     def start(self) -> None:
         """Begin; the callback runs from now on."""

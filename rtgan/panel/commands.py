@@ -131,6 +131,14 @@ COMMANDS: Mapping[str, Command] = {
         "Move the fader between the preset that plays and the one it names.",
         {"position": Argument(("number",), "Per cent of the way.", 0, 100)},
     ),
+    "compare": Command(
+        "Let A or B be heard, each as it was left; an empty side begins as a copy.",
+        {"side": Argument(("string",), "`a`, `b`, or `other` for the one that does not sound.", default="other")},
+    ),
+    "copy": Command("Put what sounds into the other side of A and B as well.", edits=True),
+    "match": Command("Turn the louder of A and B down to the softer one, or leave both as they are.", {"on": _ON}),
+    "undo": Command("Undo what was done last to the sound or to the presets' files.", edits=True),
+    "redo": Command("Do what was undone last once more.", edits=True),
     "panic": Command("Silence, every tail cut, all notes off; then sound comes back."),
     "note": Command(
         "Play a note, as a MIDI keyboard would.",
@@ -147,6 +155,12 @@ COMMANDS: Mapping[str, Command] = {
                           default="")},
         edits=True,
     ),
+    "rename": Command(
+        "Call a preset of one's own by another name; set list and morphs that lead to it follow.",
+        {"name": _NAME, "new": Argument(("string",), "What it is to be called.")},
+        edits=True,
+    ),
+    "delete": Command("Delete a preset of one's own; `undo` brings it back.", {"name": _NAME}, edits=True),
     "keep": Command(
         "Keep the present values as a snapshot of the preset, in place of one of the same name.",
         {"name": Argument(("string",), "What the snapshot is called.")},
@@ -194,6 +208,9 @@ TOPICS: Mapping[str, str] = {
     "stats": "Load, xruns, latency by part, readings, warnings; ten times a second.",
     "plugins": "Plugins that can be added to the chain; `browse` brings it up to date.",
     "presets": "Every preset there is.",
+    "compare": "Which of A and B sounds, what they hold, how far each is turned down.",
+    "morph": "Where the fader between two presets stands, in per cent.",
+    "history": "What would be undone, and done again.",
     "devices": "What can be played on, and what is; `look` brings it up to date.",
     "doctor": "What `examine` found.",
     "midi": "MIDI ports, the map, and what is being learned.",

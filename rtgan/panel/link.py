@@ -22,14 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rtgan import __version__, bindings, chain, memory, presets, setlist, snapshots
+from rtgan import __version__, bindings, chain, memory, preset_files, presets, setlist, snapshots
 from rtgan.bindings import HOST_TARGETS, Binding
 from rtgan.control.commands import Learning
 from rtgan.control.desk import Desk
 from rtgan.control.mapping import FILE_NAME, PANEL_NAME, PANEL_PORT
 from rtgan.control.midi import Message
 from rtgan.control.plugboard import Plugboard
-from rtgan.engine import HOST_PARAMS
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import HEARD, Record
 from rtgan.generators import library
@@ -425,6 +424,9 @@ class _Told:
         if tick % _STATS_TICKS == 0:
             tell("stats", self._stats())
             tell("midi", self._midi())
+            tell("compare", self._desk.comparison.state)
+            tell("history", self._desk.history.state)
+            tell("morph", {"position": round(self._desk.morph_percent, 1)})
             tell("devices", self._devices())
             tell("doctor", self._plugboard.findings)
         tell("lock", {"on": self._locked})
@@ -474,14 +476,14 @@ class _Told:
             "notes": preset.notes,
             "program": preset.program,
             "bank": preset.bank,
-            "own": _is_own(preset),
+            "own": preset_files.is_own(preset),
             "edited": preset.edited,
             "notes_in": host.takes_notes,
             "snapshots": [s.name for s in preset.snapshots],
             "morph": preset.morph,
             "saved": preset.values(),
             "strips": strips,
-            "host": {f"host.{k}": _param(p) for k, p in HOST_PARAMS.items()},
+            "host": {k: _param(p) for k, p in host.params.items() if k.startswith("host.")},
         }
 
     def _presets(self) -> list[dict[str, Any]]:
@@ -515,7 +517,8 @@ class _Told:
             "dropped": stats.dropped,
             "latency_ms": stats.latency_ms,
             "readings": {k: round(v, 3) for k, v in stats.readings.items()},
-            "trouble": [*stats.problems, *stats.warnings],
+            "trouble": [*stats.problems, *stats.warnings, *filter(None, [stats.overload])],
+            "shed": stats.shed,
             "recording": None if path is None else {"file": path.name, "seconds": int(stats.seconds - since)},
         }
 
@@ -581,7 +584,8 @@ class _Told:
             self._desk.reload()
         else:
             preset = self._settled_preset()
-            self._keep(replace(preset, midi=bindings.rebound(preset.midi, target, binding)))
+            what = "forget a control in" if binding is None else "learn a control in"
+            self._keep(replace(preset, midi=bindings.rebound(preset.midi, target, binding)), what)
 
     # --- what may be asked for ---
 
@@ -618,6 +622,30 @@ class _Told:
         snapshots.partner(self._host.preset)
         self._desk.act("morph", position)
 
+    def _do_compare(self, side: str) -> None:
+        sides = {"a": ("compare", 0.0), "b": ("compare", 1.0), "other": ("flip compare", 1.0)}
+        if side.lower() not in sides:
+            raise UsageError(f"there is no side '{side[:40]}'; allowed: {', '.join(sides)}")
+        self._desk.act(*sides[side.lower()])
+
+    def _do_copy(self) -> None:
+        self._desk.act("copy")
+
+    def _do_match(self, on: bool) -> None:
+        self._desk.act("match", float(on))
+
+    def _do_undo(self) -> None:
+        self._turn_back("undo", "there is nothing to undo")
+
+    def _do_redo(self) -> None:
+        self._turn_back("redo", "there is nothing to do again")
+
+    def _turn_back(self, action: str, otherwise: str) -> None:
+        self._host.catch_up()
+        if not self._desk.history.state[action]:
+            raise UsageError(otherwise)
+        self._desk.act(action)
+
     def _do_panic(self) -> None:
         self._host.panic()
 
@@ -646,6 +674,8 @@ class _Told:
         if not name:
             self._keep(preset)
             return
+        if not name.strip():
+            raise UsageError("a preset needs a name")
         path = presets.own_path(name)
         if path.exists():
             raise UsageError(f"there is a preset {path.stem} already")
@@ -655,10 +685,25 @@ class _Told:
             fresh = replace(fresh, morph=str(Path(fresh.morph).resolve()))
         self._keep(fresh)
 
+    def _do_rename(self, name: str, new: str) -> None:
+        change, renamed = preset_files.rename(name, new.strip())
+        before = self._host.preset
+        if before.path == presets.user_folder() / f"{name}.yaml":
+            self._host.adopt(replace(before, name=renamed.name, path=renamed.path))
+        self._desk.history.did(change, before, self._host.preset)
+
+    def _do_delete(self, name: str) -> None:
+        before = self._host.preset
+        change = preset_files.delete(name)
+        if before.path in change.before:
+            # The sound goes on; it belongs to no file any more.
+            self._host.adopt(replace(before, path=None))
+        self._desk.history.did(change, before, self._host.preset)
+
     def _do_keep(self, name: str) -> None:
         if not name.strip():
             raise UsageError("a snapshot needs a name")
-        self._keep(snapshots.take(self._settled_preset(), name.strip(), self._host.values))
+        self._keep(snapshots.take(self._settled_preset(), name.strip(), self._host.values), "keep a snapshot in")
 
     def _do_chain(self, what: str, name: str, position: int) -> None:
         self._host.change(lambda preset: chain.change(preset, what, name, position))
@@ -690,7 +735,7 @@ class _Told:
 
     def _own_preset(self) -> Preset:
         preset = self._host.preset
-        if not _is_own(preset):
+        if not preset_files.is_own(preset):
             raise UsageError(f"{preset.name} stays as it is; save it under a name of your own first")
         return preset
 
@@ -701,11 +746,13 @@ class _Told:
             raise UsageError(f"the chain of {preset.name} has been changed; save it first")
         return preset
 
-    def _keep(self, preset: Preset) -> None:
+    def _keep(self, preset: Preset, what: str = "save") -> None:
         """Write a preset and let it be the one that plays."""
         assert preset.path is not None
-        presets.save(preset, preset.path)
-        self._host.adopt(replace(preset, edited=False))
+        before, path, preset = self._host.preset, preset.path, replace(preset, edited=False)
+        change = preset_files.save(preset, path, what)
+        self._host.adopt(preset)
+        self._desk.history.did(change, before, preset)
 
 
 def _addable() -> list[dict[str, str]]:
@@ -719,10 +766,6 @@ def _addable() -> list[dict[str, str]]:
         if chain.stands_alone(plugin):
             found.append({"id": name, "name": plugin.name, "description": plugin.description})
     return sorted(found, key=lambda plugin: plugin["name"].lower())
-
-
-def _is_own(preset: Preset) -> bool:
-    return preset.path is not None and not preset.path.resolve().is_relative_to(presets.FACTORY.resolve())
 
 
 def _card(plugin: Plugin) -> list[tuple[str, str]]:
@@ -757,12 +800,15 @@ def _list() -> list[dict[str, Any]]:
     known = presets.names()
     found: list[dict[str, Any]] = []
     for name in [*(n for n in dict.fromkeys(order) if n in known), *(n for n in known if n not in order)]:
-        row: dict[str, Any] = {"id": name, "name": name, "description": "", "tags": [], "program": None, "bank": 0}
+        file = presets.user_folder() / f"{name}.yaml"
+        row: dict[str, Any] = {"id": name, "name": name, "description": "", "tags": [], "program": None, "bank": 0,
+                               "own": file.is_file(), "hides": preset_files.stands_in_front(file),
+                               "broken": ""}  # fmt: skip
         try:
             preset = presets.load(name, "never")
             row |= {"name": preset.name, "description": preset.description, "tags": list(preset.tags),
-                    "program": preset.program, "bank": preset.bank, "own": _is_own(preset), "broken": ""}  # fmt: skip
+                    "program": preset.program, "bank": preset.bank}  # fmt: skip
         except RtganError as problem:
-            row |= {"own": False, "broken": str(problem)}
+            row["broken"] = str(problem)
         found.append(row)
     return found

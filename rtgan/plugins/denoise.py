@@ -19,11 +19,13 @@ from rtgan.plugins.gain import apply_gain_db
 (
     _CHANNELS, _STRIDE, _STFT, _NET, _WEIGHTS, _ARENAS, _ARENA_BYTES, _ARENA_FLOATS, _INITIAL, _INPUT, _OUTPUT,
     _VOICE, _BINS, _BINS_STRIDE, _SPECTRUM_STRIDE, _LOOKAHEAD, _DELAYED, _AMOUNT, _SENSITIVITY, _LINK, _POST_GAIN,
-    _HOP, _STFT_RESET, _LANE,
-) = range(24)  # fmt: skip
+    _HOP, _STFT_RESET, _LANE, _LEAN, _TURN, _GAINS,
+) = range(27)  # fmt: skip
 # Float words: share of the input that stays, excess of the exponent over 1, share of the common gain, all for the
 # frame at hand; and the chance that somebody speaks, for whoever reads it.
-_KEEP, _EXCESS, _LINKED, _CHANCE = range(24, 28)
+_KEEP, _EXCESS, _LINKED, _CHANCE = range(28, 32)
+# What becomes of a frame: an answer of its own; one whose gains are kept; that one's gains again.
+_FULL, _KEEPS, _REPEAT = range(3)
 _DB = math.log(10.0) / 20.0
 _TINY = np.float32(1e-20)
 
@@ -38,6 +40,33 @@ def _sharpen(re: Any, im: Any, in_re: Any, in_im: Any, bins: Any, excess: Any) -
             ratio = np.float32(math.exp(0.5 * excess * math.log(np.float64(left + _TINY) / np.float64(given + _TINY))))
             re[k] *= ratio
             im[k] *= ratio
+
+
+@inline
+def _hold(state: Any, channel: Any, old: Any) -> None:
+    """Keep the gains of an answer for the next frame: real ones, as only these last for longer than a frame."""
+    w = i64p(state)
+    bins = w[_BINS]
+    x = f32p(old)
+    y = f32p(w[_ARENAS] + channel * w[_ARENA_BYTES] + 4 * w[_OUTPUT])
+    gains = f32p(w[_GAINS] + 4 * channel * bins)
+    for k in range(bins):
+        along = y[k] * x[k] + y[bins + k] * x[bins + k]
+        gain = along / (x[k] * x[k] + x[bins + k] * x[bins + k] + _TINY)
+        gains[k] = smaller(larger(gain, np.float32(0.0)), np.float32(1.0))
+
+
+@inline
+def _repeat(state: Any, channel: Any, old: Any) -> None:
+    """Answer with the gains of the frame before."""
+    w = i64p(state)
+    bins = w[_BINS]
+    x = f32p(old)
+    y = f32p(w[_ARENAS] + channel * w[_ARENA_BYTES] + 4 * w[_OUTPUT])
+    gains = f32p(w[_GAINS] + 4 * channel * bins)
+    for k in range(bins):
+        y[k] = gains[k] * x[k]
+        y[bins + k] = gains[k] * x[bins + k]
 
 
 @inline
@@ -96,12 +125,18 @@ def _spectrum(state: int, spectrum: int, channel: int) -> None:
         f[_EXCESS] = math.exp(param_advance(w[_SENSITIVITY], hop) * math.log(2.0) / 50.0) - 1.0
         f[_LINKED] = param_advance(w[_LINK], hop)
         f[_CHANCE] = 0.0
+        # With less time every other frame is answered like the one before.
+        if i64p(w[_LEAN])[0] == 0:
+            w[_TURN] = _FULL
+        else:
+            w[_TURN] = _REPEAT if w[_TURN] == _KEEPS else _KEEPS
     arena = w[_ARENAS] + channel * w[_ARENA_BYTES]
-    into = f32p(arena + 4 * w[_INPUT])
-    for k in range(bins):
-        into[k] = re[k]
-        into[bins + k] = im[k]
-    call_net(w[_NET], arena, w[_WEIGHTS])
+    if w[_TURN] != _REPEAT:
+        into = f32p(arena + 4 * w[_INPUT])
+        for k in range(bins):
+            into[k] = re[k]
+            into[bins + k] = im[k]
+        call_net(w[_NET], arena, w[_WEIGHTS])
     out = f32p(arena + 4 * w[_OUTPUT])
     if w[_VOICE] >= 0:
         f[_CHANCE] = larger(f[_CHANCE], float(f32p(arena + 4 * w[_VOICE])[0]))
@@ -114,6 +149,10 @@ def _spectrum(state: int, spectrum: int, channel: int) -> None:
         newest[k] = re[k]
         newest[bins + k] = im[k]
     old = (frame + 1) % slots * 8 * bins
+    if w[_TURN] == _KEEPS:
+        _hold(state, channel, ring + old)
+    elif w[_TURN] == _REPEAT:
+        _repeat(state, channel, ring + old)
     if f[_EXCESS] != 0.0:
         delayed = f32p(ring + old)
         _sharpen(out, f32p(arena + 4 * (w[_OUTPUT] + bins)), delayed, f32p(ring + old + 4 * bins), bins, f[_EXCESS])
@@ -165,6 +204,7 @@ def _reset(state: int, io: int, n: int) -> None:
     for k in range(w[_CHANNELS] * (w[_LOOKAHEAD] + 1) * 2 * w[_BINS]):
         delayed[k] = 0.0
     f64p(state)[_CHANCE] = 0.0
+    w[_TURN] = _FULL
     lane = f32p(w[_LANE])
     for i in range(w[_STRIDE]):
         lane[i] = -1.0
@@ -183,6 +223,7 @@ class Denoise(Plugin):
     name = "Denoise"
     description = "Take noise away and leave the voice, with a neural generator run frame by frame."
     options = frozenset({"model"})
+    shed = 1
     params = ParamSet(
         [
             Param("amount_db", "Amount", 0, 100, 100, unit="dB",
@@ -210,6 +251,7 @@ class Denoise(Plugin):
             raise RtganError(f"the model {self.model.path} does not lay its frames out in order")
         arena, channels, bins = activation.arena, activation.channels, card.bins
         words = arena.int64(32)
+        lean = arena.int64(1)
         transform = stft.build(
             card.n_fft,
             card.hop_samples,
@@ -237,6 +279,7 @@ class Denoise(Plugin):
         words[_AMOUNT], words[_SENSITIVITY] = activation.params["amount_db"], activation.params["sensitivity"]
         words[_LINK], words[_POST_GAIN] = activation.params["link"], activation.params["post_gain_db"]
         words[_HOP] = card.hop_samples
+        words[_LEAN], words[_GAINS] = address_of(lean), address_of(arena.float32(channels, bins))
         lane = arena.float32(activation.stride_samples)
         lane[:] = -1
         words[_LANE] = address_of(lane)
@@ -253,5 +296,6 @@ class Denoise(Plugin):
             settle_samples=card.sample_rate_hz,
             readings={"voice": address_of(words) + 8 * _CHANCE} if words[_VOICE] >= 0 else {},
             lanes={"voice": address_of(lane)} if words[_VOICE] >= 0 else {},
+            lean=address_of(lean),
             keep=(net, transform),
         )

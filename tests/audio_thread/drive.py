@@ -71,13 +71,20 @@ def sweep(engine: Engine, segment: int, frames: int) -> None:
 
 
 def swap(engine: Engine, segment: int, frames: int) -> None:
-    """Another graph arrives, with events for old and new, resets and fades."""
+    """Another graph arrives, or one that ran on beside it, with events for all, resets and fades; they are weighed."""
     old = next(iter(engine._graphs.values()))
+    engine.weigh()
     names = [n for n in ("highpass", "denoise", "gate", "limiter") if n in plugin_ids()]
     items = [ChainItem(plugin_class(name)()) for name in names[: 1 + segment % len(names)]]
-    engine.publish(Graph(items, engine.sample_rate_hz, MAX_BLOCK, engine.channels))
+    if segment % 4 == 2:
+        engine.publish(old, keep=True)
+    else:
+        engine.publish(Graph(items, engine.sample_rate_hz, MAX_BLOCK, engine.channels), keep=segment % 4 == 1)
+    if segment % 4 == 0:
+        engine.let_go(old.serial)
     position = engine.counters.position_samples
     engine.set_param(old, 0, 1.0, position)
+    engine.set_param(old, len(old.declared), -1.0 - segment, position)
     engine.send(Record(events.FADE_OUT, position))
     engine.send(Record(events.RESET, position + frames // 6))
     sweep(engine, segment, frames // 4)
@@ -156,7 +163,9 @@ def cases() -> dict[str, Case]:
     done = frozenset({events.SWAP_DONE})
     made["chain"] = Case(tuple(plugin_ids()), 2, tape_frames=1 << 15, script=drain)
     made["empty"] = Case((), 2)
-    made["swap"] = Case(("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED})
+    made["swap"] = Case(
+        ("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED, events.LOUDNESS}
+    )
     made["midi"] = Case(
         ("gain", "limiter"), 2, script=keys,
         expected=frozenset({events.HEARD, events.APPLIED, events.ACTION, events.PANICKED}),

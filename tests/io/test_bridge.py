@@ -33,6 +33,10 @@ class Devices:
         self._rng = np.random.default_rng(5)
         self.read = self.written = 0
 
+    def stop(self, samples: int) -> None:
+        """The output's device loses so many samples: nobody asks for them."""
+        self.written += samples
+
     def play(self, sound: np.ndarray, frames: int) -> np.ndarray:
         """The next frames that come out, in whole blocks; ``sound`` is what the microphone hears, from the start."""
         into, outof = self._blocks
@@ -134,6 +138,23 @@ def test_what_cannot_be_followed_is_counted_and_the_delay_stays_bounded(drift: f
     out = devices.play(sound, 6 * 48000)
     assert 1 <= devices.bridge.slips <= 12
     assert -256 <= behind(sound, devices, out) <= 6 * 256, "the newest input is never far away"
+
+
+@pytest.mark.parametrize("lost", [170, 1000, 6000])
+def test_after_an_overload_the_delay_is_back_within_a_second_without_a_click(lost: int) -> None:
+    turn = 2 * np.pi * 100 / 48000
+    sound = (0.5 * np.sin(turn * np.arange(48000))).astype(np.float32)
+    devices = Devices(128, 256, 0.0, late_ms=0.3)
+    devices.play(sound, 3 * 48000)
+    before = devices.bridge.waiting
+    for slips in (1, 2, 3):
+        devices.stop(lost)
+        out = devices.play(sound, 48000)
+        assert abs(devices.bridge.waiting - before) <= 256, "the delay creeps"
+        assert devices.bridge.slips == slips
+        # A fade of 5 ms between two places of the sine.
+        assert np.abs(np.diff(out)).max() <= 0.5 * turn + 1.0 / 240
+        devices.play(sound, 48000)
 
 
 @pytest.mark.jack

@@ -86,7 +86,15 @@ def test_capture_recording_and_offline_agree(
     jack: Callable[..., Jack], tmp_path: Path, cli: Callable[..., Any], preset: str
 ) -> None:
     frames, output = perform(
-        jack(512, wait=True), tmp_path, "--preset", preset, "--record", "take.wav", "--telemetry", "telemetry.jsonl"
+        jack(512, wait=True),
+        tmp_path,
+        "--preset",
+        preset,
+        "--record",
+        "take.wav",
+        "--telemetry",
+        "telemetry.jsonl",
+        "--no-shed",
     )
     dry, rate = soundfile.read(tmp_path / "take.dry.wav", dtype="float32")
     wet, _ = soundfile.read(tmp_path / "take.wav", dtype="float32")
@@ -209,7 +217,7 @@ def test_a_device_that_refuses_the_rate(jack: Callable[..., Jack]) -> None:
 
 @pytest.mark.parametrize("rate", [44100, 88200, 96000])
 def test_devices_of_other_rates(jack: Callable[..., Jack], tmp_path: Path, cli: Callable[..., Any], rate: int) -> None:
-    perform(jack(1024, rate, wait=True), tmp_path, "--preset", "stage", "--record", "take.wav", seconds=3)
+    perform(jack(1024, rate, wait=True), tmp_path, "--preset", "stage", "--record", "take.wav", "--no-shed", seconds=3)
     wet, recorded_rate = soundfile.read(tmp_path / "take.wav", dtype="float32")
     assert recorded_rate == rate
     assert np.abs(wet).max() > 0.01

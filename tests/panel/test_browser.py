@@ -130,6 +130,91 @@ def test_presets_are_found_loaded_and_saved(stage: Stage, open_page: Callable[..
     shown(page, "h1").not_to_have_text("My stage")
 
 
+def test_presets_are_renamed_deleted_and_brought_back(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page, other = open_page(), open_page()
+    page.click("#tab-presets")
+    page.fill("#save-name", "Club")
+    page.click("text=Save as")
+    page.click("[aria-label='Rename Club']")
+    page.keyboard.type("The Bar")
+    page.keyboard.press("Enter")
+    for each in (page, other):
+        shown(each, "h1").to_have_text("The Bar")
+    page.wait_for_selector("#list [aria-current]:has-text('The Bar')")
+    page.click("[aria-label='Rename The Bar']")
+    page.keyboard.press("Escape")
+    page.click("[aria-label='Delete The Bar']")
+    page.wait_for_selector("[data-id='the-bar']", state="detached")
+    shown(page, "#save").to_be_disabled()
+    shown(other, "#undo").to_have_attribute("title", "Undo: delete the-bar")
+    other.click("#undo")
+    page.wait_for_selector("#list [aria-current]:has-text('The Bar')")
+    page.keyboard.press("Control+z")
+    shown(page, "h1").to_have_text("Club")
+    page.keyboard.press("Control+Shift+z")
+    shown(page, "h1").to_have_text("The Bar")
+    # The factory's have no such buttons; one's own of the same name says that it stands in front.
+    assert page.locator("[aria-label='Delete Podcast']").count() == 0
+    page.fill("#save-name", "Podcast")
+    page.click("text=Save as")
+    page.wait_for_selector("[data-id='podcast']:has-text('in front of the factory')")
+    page.fill("#search", "front no such")
+    shown(page, "#none").to_be_visible()
+    page.fill("#search", "")
+    page.click("#lock")
+    shown(page, "[aria-label='Delete Podcast']").to_be_disabled()
+    shown(page, "#undo").to_be_disabled()
+
+
+def test_a_and_b_are_compared_and_keep_their_edits(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page, other = open_page(), open_page()
+    page.click("#tab-play")
+    stage.do("morph", position=40)
+    shown(page, ".morph input").to_have_value("40")
+    page.click("#side-b")
+    shown(other, "#side-b[aria-pressed=true]").to_be_visible()
+    field = page.locator("[data-name='denoise.amount_db'] .value")
+    field.fill("3")
+    field.press("Enter")
+    other.click("#side-a")
+    shown(page, "[data-name='denoise.amount_db'] .value").not_to_have_value("3")
+    page.click("#side-b")
+    shown(page, "[data-name='denoise.amount_db'] .value").to_have_value("3")
+    page.click("#tab-presets")
+    page.click("[data-id='bypass']")
+    page.click("#tab-play")
+    shown(page, "#holds-b").to_contain_text("B Bypass")
+    shown(page, "#holds-a").to_contain_text("A Podcast")
+    # Both run and are weighed; the louder one is turned down.
+    found = stage.wait("/api/compare", lambda c: c["known"] and min(c["trim_db"]) < 0, 30)
+    louder = "ab"[found["trim_db"].index(min(found["trim_db"]))]
+    shown(page, f"#holds-{louder}").to_have_text(re.compile("\u2212[0-9.]+ dB$"))
+    page.click("#match")
+    shown(page, f"#holds-{louder}").to_have_text(re.compile(" 0 dB$"))
+    page.click("#copy")
+    shown(page, "#holds-a").to_contain_text("A Bypass")
+
+
+def test_keys_pressed_faster_than_the_host_answers_all_count(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page, other = open_page(), open_page()
+    volume = control(page, "host.volume_db", "range")
+    volume.focus()
+    # Without a pause, and in the rhythm in which what the host has told comes back.
+    for pause in (0, 20, 33, 50):
+        stage.do("set", name="host.volume_db", value=12)
+        shown(page, "#volume .value").to_have_value("12")
+        page.wait_for_timeout(400)
+        for _ in range(9):
+            page.keyboard.press("PageDown")
+            page.wait_for_timeout(pause)
+        stage.wait("/api/values", lambda v: abs(v["host.volume_db"] + 52.8) < 0.01)
+        for each in (page, other):
+            shown(each, "#volume .value").to_have_value("-52.8")
+    for _ in range(4):
+        page.keyboard.press("PageUp")
+    stage.wait("/api/values", lambda v: abs(v["host.volume_db"] + 24) < 0.01)
+
+
 def test_now_shows_what_sounds(stage: Stage, open_page: Callable[..., Page]) -> None:
     page = open_page()
     shown(page, "#input-state").to_have_text("present")

@@ -9,7 +9,9 @@ from support import speechlike
 
 import rtgan
 from rtgan.engine import Engine
+from rtgan.events import FULL, LEAN
 from rtgan.graph import ChainItem, Graph
+from rtgan.offline import Renderer, Step
 from rtgan.plugins.denoise import Denoise
 from rtgan.presets import Entry, Preset
 
@@ -65,3 +67,24 @@ def test_the_chance_of_voice_can_be_read_while_it_plays(noisy: NDArray[np.float3
         chances.append(graph.readings["denoise.voice"])
     assert all(0 <= c <= 1 for c in chances)
     assert np.mean(chances[120:]) > np.mean(chances[20:100]) + 0.2
+
+
+@pytest.mark.parametrize("model", ["voice", "voice-live"])
+def test_with_less_time_it_still_denoises_as_late_as_ever_and_turns_back(
+    noisy: NDArray[np.float32], model: str
+) -> None:
+    preset = Preset("test", (Entry("denoise", options={"model": model}),))
+    turns = [Step(RATE // 4 + 7, "denoise", level=LEAN), Step(2 * RATE + 33, "denoise", level=FULL)]
+    full = rtgan.process(noisy, RATE, preset)[0]
+    outs = [rtgan.process(noisy, RATE, preset, steps=turns)[0]]
+    renderer = Renderer(preset, RATE, 1, max_block=64)
+    latency = renderer.latency_samples
+    outs.append(renderer.perform(noisy, turns, flush=latency)[0, latency:])
+    assert np.array_equal(outs[0], outs[1]), "whatever the blocks"
+    lean, pause, speech = outs[0], slice(RATE // 2, RATE), slice(RATE, 2 * RATE)
+    assert np.array_equal(lean[: RATE // 4 - latency], full[: RATE // 4 - latency])
+    assert not np.array_equal(lean[speech], full[speech])
+    assert _decibel(lean[pause]) < _decibel(noisy[0, pause]) - 12
+    assert _decibel(lean[speech] - full[speech]) < _decibel(full[speech]) - 8
+    assert _decibel(lean[-RATE // 2 :] - full[-RATE // 2 :]) < _decibel(full[-RATE // 2 :]) - 15
+    assert np.abs(np.diff(lean)).max() <= 1.2 * np.abs(np.diff(full)).max(), "a click"

@@ -1,11 +1,13 @@
 // The frame around the views: tabs, what is always in reach, theme, messages.
 
 import "./chain.js";
+import "./compare.js";
 import { make } from "./control.js";
 import "./devices.js";
 import "./keys.js";
 import { recolour } from "./now.js";
 import "./play.js";
+import "./presets.js";
 import { ask, connect, enter, on, set, state } from "./state.js";
 import "./xy.js";
 
@@ -80,7 +82,6 @@ on("lock chain midi", lock);
 function lock() {
   const edits = document.querySelectorAll("#strips input, #pad-sliders input, #save-as *, .edit *, #learn *, .chip.midi, #pick, #rebuild");
   for (const field of edits) field.disabled = state.lock.on;
-  $("save").disabled = state.lock.on || !state.chain?.own;
 }
 
 // --- messages ---

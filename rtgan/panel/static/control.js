@@ -75,6 +75,7 @@ function slider(id, name, param) {
   field.setAttribute("aria-label", `${param.name}${param.unit ? `, ${param.unit}` : ""}`);
   const unit = make("span", { className: "unit", textContent: param.unit });
   let held = false;
+  let writing = false;
 
   const show = () => {
     const value = state.values[name];
@@ -83,7 +84,7 @@ function slider(id, name, param) {
     if (!held) range.value = at * STEPS;
     range.style.setProperty("--at", at);
     range.setAttribute("aria-valuetext", `${text(param, value)} ${param.unit}`.trim());
-    if (document.activeElement !== field) field.value = text(param, value);
+    if (!writing) field.value = text(param, value);
   };
   const go = (at) => {
     set(name, plain(param, at));
@@ -126,19 +127,23 @@ function slider(id, name, param) {
     const fine = field.value.trim() !== "" && value >= param.low && value <= param.high;
     field.toggleAttribute("aria-invalid", !fine);
     if (fine) set(name, value);
+    writing = !fine;
     return fine;
   };
   field.onfocus = () => field.select();
+  field.oninput = () => (writing = true);
   field.onkeydown = (event) => {
     if (event.key === "Enter" && commit()) field.select();
     if (event.key === "Escape") {
+      writing = false;
       field.value = text(param, state.values[name]);
       field.removeAttribute("aria-invalid");
       field.blur();
     }
   };
   field.onblur = () => {
-    if (field.value !== text(param, state.values[name])) commit();
+    if (writing) commit();
+    writing = false;
     field.removeAttribute("aria-invalid");
     show();
   };

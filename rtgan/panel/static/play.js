@@ -1,9 +1,22 @@
-// What plays: its snapshots and its fader, presets, controls.
+// What plays: its snapshots and its fader, and the MIDI map.
 
 import { control, make, pick, text } from "./control.js";
 import { ask, on, state } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
+
+let moved = 0;
+
+on("morph", () => {
+  const range = $("moves").querySelector(".morph input");
+  // A hand that moves it knows better.
+  if (range && performance.now() - moved > 1000) place(range);
+});
+
+function place(range) {
+  range.value = state.morph?.position ?? 0;
+  range.style.setProperty("--at", range.value / 100);
+}
 
 function moves(chain) {
   const found = chain.snapshots.map((name, k) => {
@@ -23,8 +36,10 @@ function moves(chain) {
   }
   if (chain.morph) {
     const range = make("input", { type: "range", min: 0, max: 100, step: 0.5, value: 0, ariaLabel: `Morph to ${chain.morph}` });
+    place(range);
     let next = null;
     range.oninput = () => {
+      moved = performance.now();
       range.style.setProperty("--at", range.value / 100);
       if (next === null) requestAnimationFrame(() => (ask("morph", { position: next }), (next = null)));
       next = Number(range.value);
@@ -42,15 +57,14 @@ on("chain", (chain) => {
   $("name").textContent = chain.name;
   $("name").title = [chain.description, chain.notes].filter(Boolean).join("\n");
   saved = chain.saved;
-  $("save").disabled = !chain.own;
-  $("save").title = chain.own ? "" : "A factory preset stays as it is; save under a name of your own.";
   // A fader that goes from one chain to another must not be taken out of the hand that moves it.
   const now = JSON.stringify([chain.id, chain.snapshots, chain.morph, chain.own]);
   if (now !== shape) $("moves").replaceChildren(...moves(chain));
   shape = now;
-  if (!$("volume").firstChild) $("volume").append(control("host.volume_db", chain.host["host.volume_db"]));
+  if (!$("volume").firstChild)
+    for (const name of ["host.volume_db", "host.monitor_db", "host.monitor_mix"])
+      if (name in chain.host) $("volume").append(control(name, chain.host[name]));
   showTargets();
-  showList();
 });
 
 on("values chain", () => {
@@ -59,41 +73,14 @@ on("values chain", () => {
   for (const name of ["bypass", "mute"]) $(name).setAttribute("aria-pressed", state.values[`host.${name}`] >= 0.5);
 });
 
-// --- presets ---
+// --- learning ---
 
-function showList() {
-  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const fits = (p) => words.every((w) => `${p.name} ${p.id} ${p.description} ${p.tags.join(" ")}`.toLowerCase().includes(w));
-  const rows = state.presets.filter(fits).map((p) => {
-    const number = make("span", { className: "number", textContent: p.program === null ? "" : p.program });
-    if (p.program !== null) number.title = `MIDI program ${p.program}${p.bank ? ` of bank ${p.bank}` : ""}`;
-    const tags = make("span", { className: "tags" }, ...[...(p.own ? ["yours"] : []), ...p.tags].map((textContent) => make("span", { className: "chip", textContent })));
-    const words = make("span", { className: "words" }, make("b", { textContent: p.name }), make("span", { className: "small", textContent: p.broken || p.description }));
-    const button = make("button", { disabled: Boolean(p.broken) }, number, words, tags);
-    if (p.id === state.chain?.id) button.setAttribute("aria-current", "true");
-    button.onclick = () => ask("load", { name: p.id });
-    return make("li", {}, button);
-  });
-  $("list").replaceChildren(...rows);
-}
-
-on("presets", showList);
-$("search").oninput = showList;
-$("save").onclick = () => ask("save");
-$("save-as").onsubmit = (event) => {
-  event.preventDefault();
-  const name = $("save-name").value.trim();
-  if (name) ask("save", { name });
-  $("save-name").value = "";
-};
 $("pick").onclick = () => {
   const on = $("pick").getAttribute("aria-pressed") !== "true";
   $("pick").setAttribute("aria-pressed", on);
   pick(on);
   if (!on) ask("learn", { target: "" });
 };
-$("previous").onclick = () => ask("previous");
-$("next").onclick = () => ask("next");
 
 // --- MIDI ---
 

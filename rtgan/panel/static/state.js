@@ -3,7 +3,7 @@
 const KEY = "rtgan-token";
 const RETRY_MS = 1000;
 
-export const state = { about: {}, chain: null, values: {}, stats: {}, presets: [], plugins: [], devices: null, midi: null, lock: { on: false } };
+export const state = { about: {}, chain: null, values: {}, stats: {}, presets: [], plugins: [], devices: null, midi: null, lock: { on: false }, compare: null, history: null, morph: null };
 const listeners = new Map();
 let socket = null;
 
@@ -24,11 +24,19 @@ export function ask(command, values = {}) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ do: command, ...values }));
 }
 
-// However fast a hand moves, a parameter is sent once per picture.
+// However fast a hand moves, a parameter is sent once per picture. What is set here stands until the hand has rested for
+// a moment and the host tells the same: what it tells meanwhile is older. If it never does, it is right.
+const REST_MS = 300;
+const ECHO_MS = 1500;
 const moved = new Map();
+const held = new Map();
+let told = {};
+let settling = null;
 
 export function set(name, value) {
   state.values[name] = value;
+  held.set(name, performance.now());
+  settling ??= setTimeout(settle, REST_MS);
   if (moved.size === 0) requestAnimationFrame(flush);
   moved.set(name, value);
 }
@@ -36,6 +44,28 @@ export function set(name, value) {
 function flush() {
   for (const [name, value] of moved) ask("set", { name, value });
   moved.clear();
+}
+
+function settle() {
+  const now = performance.now();
+  const back = {};
+  for (const [name, since] of held) {
+    const same = told[name] === state.values[name];
+    if (now - since < (same ? REST_MS : ECHO_MS)) continue;
+    held.delete(name);
+    if (!same) back[name] = told[name];
+  }
+  settling = held.size ? setTimeout(settle, REST_MS) : null;
+  Object.assign(state.values, back);
+  if (Object.keys(back).length) tell("values", back);
+}
+
+/** What the host tells, but for what is in somebody's hand. */
+function others(values) {
+  Object.assign(told, values);
+  const found = Object.fromEntries(Object.entries(values).filter(([name]) => !held.has(name)));
+  Object.assign(state.values, found);
+  return found;
 }
 
 function token() {
@@ -48,8 +78,11 @@ function token() {
 }
 
 function take(topic, data) {
-  if (topic === "chain") state.values = {};
-  if (topic === "values") Object.assign(state.values, data);
+  if (topic === "chain") {
+    state.values = Object.fromEntries(Object.entries(state.values).filter(([name]) => held.has(name)));
+    told = {};
+  }
+  if (topic === "values") data = others(data);
   else state[topic] = data;
   tell(topic, data);
 }
