@@ -15,6 +15,11 @@ from rtgan.errors import RtganError, UsageError
 from rtgan.io import files
 from rtgan.recorder import TAKE, parts
 
+_RATE_HZ = 48000
+_ENDING_S = 4.0
+#: A key that the file never lets go would sound to its end, and be cut off there.
+_LET_GO = 0xFF
+
 
 def run(args: argparse.Namespace) -> int:
     """Process every input; the first problem ends the run with one sentence."""
@@ -32,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
         preset = presets.load(args.preset or "podcast")
     settings.update(offline.parse_settings(args.set))
     prepare = mapping.preparing(bindings.load_map()) if args.midi else None
+    if not args.inputs:
+        return _perform(args, preset, settings)
     targets = _targets(args.inputs, args.output)
     for source, target in zip(args.inputs, targets, strict=True):
         samples, rate = files.read(source)
@@ -69,6 +76,30 @@ def run(args: argparse.Namespace) -> int:
             )
         files.write(target, out, rate)
         print(f"{source} -> {target}  ({samples.shape[1] / rate:.1f} s, {preset.name})")
+    return 0
+
+
+def _perform(args: argparse.Namespace, preset: presets.Preset, settings: dict[str, object]) -> int:
+    """Render a MIDI file without any sound beneath it, until what it began has died away."""
+    if not args.midi:
+        raise UsageError("there is nothing to process: name a sound file, or --midi FILE.mid for an instrument")
+    files.check_target(args.output)
+    messages = midifile.read(args.midi, _RATE_HZ)
+    steps = midifile.preset_steps(messages, setlist.load())
+    end = max((at for at, _ in messages), default=0)
+    keywords: dict[str, Any] = {name.replace(".", "__", 1): value for name, value in settings.items()}
+    out = offline.process(
+        np.zeros((1, end + round(_ENDING_S * _RATE_HZ)), np.float32),
+        _RATE_HZ,
+        preset,
+        steps=steps,
+        midi=[*messages, (end, bytes([_LET_GO]))],
+        port=mapping.FILE_PORT,
+        prepare=mapping.preparing(bindings.load_map()),
+        **keywords,
+    )
+    files.write(args.output, out, _RATE_HZ)
+    print(f"{args.midi} -> {args.output}  ({out.shape[1] / _RATE_HZ:.1f} s, {preset.name})")
     return 0
 
 

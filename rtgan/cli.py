@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rtgan import __version__, listing, warm
-from rtgan.errors import RtganError
+from rtgan.errors import RtganError, UsageError
 
 #: What the virtual microphone is called unless somebody calls it otherwise.
 VIRTUAL_MIC = "rtgan microphone"
@@ -33,6 +33,7 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan live`` and ``run_live.py``."""
     add = parser.add_argument
     add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: podcast)")
+    add("--model", metavar="FILE", help="play a model of your own: TorchScript, nn~ (.ts) or Neutone (.nm)")
     add("--input", metavar="DEV", help="input device: index, name or unique part of a name")
     add("--output", metavar="DEV", help="output device")
     add("--virtual-mic", nargs="?", const=VIRTUAL_MIC, metavar="NAME",
@@ -62,6 +63,7 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--midi-in", action="append", default=[], metavar="NAME", help="MIDI input, by part of its name; repeatable")
     add("--midi-out", action="append", default=[], metavar="NAME", help="MIDI output for lights and motor faders")
     add("--midi-file", type=Path, metavar="FILE.mid", help="let a MIDI file play along from the first sample on")
+    add("--demo", action="store_true", help="play a short built-in phrase, for instruments (default preset: keys)")
     add("--no-midi", action="store_true", help="open no MIDI port")
     add("--osc", metavar="[HOST:]PORT", help="listen for OSC on this UDP port (of this machine alone by default)")
     add("--no-panel", action="store_true", help="serve no panel (a page on this machine that shows and turns it all)")
@@ -85,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add_live_arguments(live)
 
     process = commands.add_parser("process", help="send sound files through a preset")
-    process.add_argument("inputs", nargs="+", type=Path, metavar="IN")
+    process.add_argument("inputs", nargs="*", type=Path, metavar="IN", help="none: silence under --midi's notes")
     process.add_argument("-o", "--output", type=Path, required=True, metavar="OUT|DIR")
     process.add_argument("--preset", default=None, metavar="NAME|PATH", help="default: podcast")
     process.add_argument("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE")
@@ -123,9 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     devices = commands.add_parser("devices", help="list audio devices")
     devices.add_argument("--json", action="store_true", help="for other programs")
     listing.add_preset_arguments(commands.add_parser("presets", help="list, show, check, begin and move presets"))
-    info = commands.add_parser("info", help="show the card of a model or a preset")
+    info = commands.add_parser("info", help="show what a model or a preset is")
     info.add_argument("file", metavar="FILE|NAME")
-    doctor = commands.add_parser("doctor", help="check this machine for live audio")
+    doctor = commands.add_parser("doctor", help="check this machine for live audio, or a model before a show")
+    doctor.add_argument("model", nargs="?", metavar="MODEL", help="a model file: say whether it holds on this machine")
+    doctor.add_argument("--block", type=int, default=128, metavar="N", help="the device's block (default: 128)")
+    doctor.add_argument("--rate", type=int, default=48000, metavar="HZ", help="the device's rate (default: 48000)")
     doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement; 0: none")
     doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
@@ -207,6 +212,13 @@ def _dispatch(args: argparse.Namespace) -> int:
         return ctl.run(args)
     if args.command in ("devices", "presets", "info"):
         return int(getattr(listing, args.command)(args))
+    if args.command == "doctor" and args.model is not None:
+        if args.json:
+            raise UsageError("--json is for the report on the machine; what is measured of a model lies beside it")
+        warm.announce()
+        from rtgan import model_check
+
+        return model_check.check(args.model, args.block, args.rate)
     if args.command == "doctor":
         from rtgan import doctor
 

@@ -29,6 +29,7 @@ from rtgan.events import (
     ring_drop,
     ring_peek,
     ring_push,
+    ring_refused,
     waiting_add,
     waiting_room,
     waiting_take,
@@ -49,6 +50,7 @@ from rtgan.graph import (
     graph_cost,
     graph_inherit,
     graph_level,
+    graph_midi,
     graph_needs,
     graph_relief,
     graph_reset,
@@ -122,11 +124,12 @@ from rtgan.switchboard import (
     E_SCALES, E_WEIGHING, E_BESIDE, E_BESIDE_WORK,
     E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED, E_MONITORS, E_MONITOR_LIMITER,
     E_MONITOR_AVERAGE, E_MONITOR_MAP, E_MONITOR_WIDTH, E_MONITOR_FRAMES, E_MONITOR_USER,
-    E_STEMS, E_STEM_COUNT,
-) = range(75)  # fmt: skip
+    E_STEMS, E_STEM_COUNT, E_REFUSED,
+) = range(76)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
-E_MAILBOX, E_PANIC, E_READING, E_MONITOR = 96, 97, 98, 99  # a cache line of their own: both threads write it
+# A cache line of their own: both threads write it.
+E_MAILBOX, E_PANIC, E_READING, E_MONITOR, E_LET_GO = range(96, 101)
 _WORDS = 112
 
 #: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
@@ -514,10 +517,23 @@ def _end_panic(engine: Any) -> None:
 
 
 @inline
+def _play(engine: Any, message: Any, port: Any) -> None:
+    """Hand a MIDI message to what plays notes, and report it."""
+    e = i64p(engine)
+    ring_push(e[E_TELEMETRY], events.HEARD, e[E_POSITION], message, port, 0.0, 0.0, 0.0, 0.0)
+    if e[E_ACTIVE] != 0:
+        graph_midi(e[E_ACTIVE], message, port)
+    if e[E_NEXT] != 0:
+        graph_midi(e[E_NEXT], message, port)
+    if e[E_BESIDE] != 0:
+        graph_midi(e[E_BESIDE], message, port)
+
+
+@inline
 def _midi(engine: Any, message: Any, port: Any) -> None:
     """Carry out a MIDI message at the present position."""
     e = i64p(engine)
-    ring_push(e[E_TELEMETRY], events.HEARD, e[E_POSITION], message, port, 0.0, 0.0, 0.0, 0.0)
+    _play(engine, message, port)
     status = message & 0xF0
     if status == 0xF0 or status < 0x80:
         return
@@ -689,6 +705,8 @@ def _apply(engine: Any, record: Any) -> None:
         _midi(engine, words[2], words[3])
     elif kind == events.STEP:
         _step(engine, words[3], words[2], np.int64(floats[4]))
+    elif kind == events.PLAY:
+        _play(engine, words[2], words[3])
     elif kind == events.PANIC:
         e[E_PANIC_ASKED] = 1
     elif kind == events.FADE_OUT:
@@ -792,6 +810,12 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
     _take_events(engine)
     if load_acquire(engine + 8 * E_PANIC) != 0:
         e[E_PANIC_ASKED] = exchange(engine + 8 * E_PANIC, 0)
+    # A message that found no room may have been the end of a note: no note may hang.
+    refused = ring_refused(e[E_NATIVE])
+    if refused != e[E_REFUSED] or load_acquire(engine + 8 * E_LET_GO) != 0:
+        e[E_REFUSED] = refused
+        exchange(engine + 8 * E_LET_GO, 0)
+        _play(engine, 0xFF, -1)
     start = 0
     while start < n:
         while waiting_time(e[E_WAITING], _NEVER) <= e[E_POSITION]:
@@ -1166,6 +1190,10 @@ class Engine:
         if label not in labels:
             raise UsageError(f"there is no '{label}' in this chain; it holds: {', '.join(labels) or 'nothing'}")
         return self.send(Record(events.STEP, events.NOW, labels.index(label), graph.serial, level))
+
+    def end_notes(self) -> None:
+        """End every note: a message has been lost, which may have been the end of one. Any thread."""
+        _exchange(self.address + 8 * E_LET_GO, 1)
 
     def panic(self) -> None:
         """Silence, everything back to zero, sound comes back; needs no room in the inbox. Any thread."""

@@ -26,6 +26,7 @@ FADE_OUT = 2  #: inbox: ramp the output to silence and stay there
 FADE_IN = 3  #: inbox: come back
 RESET = 4  #: inbox: every node back to zero state
 MIDI = 5  #: inbox and native ring: a = the bytes of a message, first lowest; b = port
+PLAY = 9  #: inbox: a, b as in MIDI, for the nodes that play notes alone: a performance again, whose routes are known
 PANIC = 6  #: inbox: silence, every node back to zero, what is held let go; then sound comes back
 LET_GO = 7  #: inbox: retire the graph that runs beside the one that is heard, if it is b
 STEP = 8  #: inbox: a = node index, b = graph serial, x = how much it may do: `FULL`, `LEAN` or `OUT`
@@ -95,6 +96,12 @@ def ring_peek(ring: Any) -> Any:
 def ring_drop(ring: Any) -> None:
     """[consumer] Release the oldest record."""
     store_release(ring + 8 * _READ, i64p(ring)[_READ] + 1)
+
+
+@inline
+def ring_refused(ring: Any) -> Any:
+    """[any] How many records have found no room."""
+    return i64p(ring)[_DROPPED]
 
 
 # --- records in the order of time ---

@@ -50,10 +50,10 @@ _G_WORDS = 16
 (
     N_PROCESS, N_STATE, N_RESET, N_LATENCY, N_DRY, N_DRY_MASK, N_DRY_POSITION, N_BYPASS, N_MIX, N_PRESENT,
     N_DRY_GAIN, N_MODE, N_HOLD, N_HOLD_LENGTH, N_HOLD_FIRST, N_SETTLE, N_FAULTS, N_THROUGH, N_TWIN, N_RUNS,
-    N_RUN_COUNT, N_ORDER, N_LEVEL, N_LEAN, N_TICKS, N_STEM,
-) = range(26)  # fmt: skip
+    N_RUN_COUNT, N_ORDER, N_LEVEL, N_LEAN, N_TICKS, N_STEM, N_MIDI,
+) = range(27)  # fmt: skip
 # Float words, behind the integer ones: ticks in a sample, as of late.
-N_COST = 26
+N_COST = 27
 _N_WORDS = 32
 _N_BYTES = 8 * _N_WORDS
 
@@ -366,6 +366,16 @@ def graph_needs(graph: Any, index: Any) -> Any:
 
 
 @inline
+def graph_midi(graph: Any, message: Any, port: Any) -> None:
+    """[audio] Hand a MIDI message to every node that plays notes, at the present sample."""
+    g = i64p(graph)
+    for k in range(g[G_NODES]):
+        w = i64p(g[G_TABLE] + k * _N_BYTES)
+        if w[N_MIDI] != 0:
+            call_node(w[N_MIDI], w[N_STATE], message, port)
+
+
+@inline
 def graph_set(graph: Any, index: Any, value: Any, samples: Any) -> None:
     """[audio] Begin a parameter's ramp to a new value; over its own time, or over so many samples."""
     g = i64p(graph)
@@ -599,6 +609,7 @@ class Graph:
             row_words[N_PROCESS] = node.process
             row_words[N_STATE] = node.state
             row_words[N_RESET] = node.reset
+            row_words[N_MIDI] = node.midi
             row_words[N_LATENCY] = node.latency_samples
             row_words[N_DRY] = address_of(dry)
             row_words[N_DRY_MASK] = length - 1
@@ -678,6 +689,17 @@ class Graph:
             for label, readings in found
             for name, address in readings.items()
         }
+
+    def wait_for_workers(self) -> None:
+        """Let nodes wait for whoever answers them in another process, as a file has the time to; before it plays."""
+        for node in self.nodes:
+            if node.wait is not None:
+                node.wait()
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong outside the audio thread so far, a sentence each."""
+        return [problem for node in self.nodes if node.problems is not None for problem in node.problems()]
 
     @property
     def faults(self) -> dict[str, int]:

@@ -810,7 +810,7 @@ class Host:
     @property
     def takes_notes(self) -> bool:
         """Whether a plugin of the chain plays the notes of MIDI messages."""
-        return any(getattr(node, "midi", 0) for node in self._graph.nodes)
+        return any(node.midi for node in self._graph.nodes)
 
     @property
     def notices(self) -> list[str]:
@@ -906,6 +906,7 @@ class Host:
         if counters.tape_dropped_frames:
             lost = counters.tape_dropped_frames / self.sample_rate_hz
             problems.append(f"the recording is silent for {lost:.2f} s that could not be written in time")
+        warnings = (*self._warnings, *self._graph.problems)
         return Stats(
             seconds=counters.position_samples / self.sample_rate_hz,
             in_db=self._meters[0],
@@ -921,7 +922,7 @@ class Host:
             problems=tuple(problems),
             dropped=counters.events_dropped,
             readings=self._graph.readings,
-            warnings=self._warnings,
+            warnings=warnings,
             device=self._device,
             late=counters.callbacks_late,
             shed=self._graph.shed,

@@ -39,6 +39,7 @@ def devices(args: argparse.Namespace) -> int:
 
 def info(args: argparse.Namespace) -> int:
     """Print the card of a model or a preset, by path or by name."""
+    from rtgan import model_check
     from rtgan import presets as files
     from rtgan.generators import library
 
@@ -50,7 +51,7 @@ def info(args: argparse.Namespace) -> int:
     if model is None:
         known = ", ".join([*files.names(), *library.names()])
         raise UsageError(f"there is no file, preset or model '{name}'; known are: {known}")
-    print(library.describe(model))
+    print(model_check.describe(model))
     return 0
 
 
@@ -160,7 +161,9 @@ def _show_entry(label: str, entry: Entry) -> None:
     from rtgan import presets as files
     from rtgan.plugin import plugin_class
 
-    what = plugin_class(entry.plugin).description if files.has_run(entry) else "code, which has not been run"
+    what = "code, which has not been run"
+    if files.has_run(entry) or not files.is_code(entry):
+        what = plugin_class(entry.plugin).description
     print(f"\n{label}: {what}")
     if files.is_code(entry):
         print(f"  {entry.plugin}, sha256 {entry.hashes['plugin']}")

@@ -15,10 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+import numpy as np
+
 from rtgan import offline, presets, warm
 from rtgan.control import mapping, midifile
 from rtgan.control.desk import Desk
 from rtgan.control.osc import Osc, parse_where
+from rtgan.demo import phrase
 from rtgan.errors import RtganError, UsageError
 from rtgan.events import Record
 from rtgan.host import Host, Stats, names_of
@@ -31,6 +34,7 @@ _LEAVE_S = 15.0
 _STATUS_S = 0.1
 _PLAIN_STATUS_S = 5.0
 _DEFAULT_PRESET = "podcast"
+_DEMO_PRESET = "keys"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,8 +50,13 @@ def run(args: argparse.Namespace) -> int:
     if args.panel_port is not None and (args.no_panel or not 0 < args.panel_port < 65536):
         allowed = "--no-panel leaves none" if args.no_panel else "allowed: 1 to 65535"
         raise UsageError(f"--panel-port {args.panel_port} cannot be served; {allowed}")
+    if args.model is not None and args.preset is not None:
+        raise UsageError("--model plays a model and nothing else; a preset with `plugin: model` plays it among others")
+    if args.demo and args.midi_file is not None:
+        raise UsageError("--demo plays a phrase of its own; leave --midi-file out")
     panel = {"port": args.panel_port, **_outside(args)}
-    preset = presets.load(args.preset or _DEFAULT_PRESET)
+    chosen = args.preset or (_DEMO_PRESET if args.demo else _DEFAULT_PRESET)
+    preset = presets.of_model(args.model) if args.model is not None else presets.load(chosen)
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
     if args.monitor_mix is not None:
         if args.monitor is None:
@@ -83,8 +92,13 @@ def run(args: argparse.Namespace) -> int:
             return _play(host, args, write, panel)
         from rtgan import demo
 
-        print(f"{reason}: playing a built-in noisy recording through {preset.name} in real time", flush=True)
         rate = demo.RATE_HZ if args.rate is None else offline.engine_rate(args.rate)
+        if args.demo:
+            print(f"{reason}: playing a built-in phrase with {preset.name} in real time", flush=True)
+            silence = np.zeros((1, round(phrase.SECONDS * rate)), np.float32)
+            host = Host(source=silence, rate_hz=rate, on_record=write, **options)
+            return _play(host, args, write, panel, until_source_ends=args.seconds is None)
+        print(f"{reason}: playing a built-in noisy recording through {preset.name} in real time", flush=True)
         samples = demo.recording(rate)
         host = Host(source=samples, rate_hz=rate, on_record=write, **options)
         code = _play(host, args, write, panel, until_source_ends=args.seconds is None)
@@ -124,8 +138,10 @@ def _controls(host: Host, args: argparse.Namespace, panel: Mapping[str, Any]) ->
     with ExitStack() as stack:
         desk = Desk(host, args.midi_in, args.midi_out, ports=not args.no_midi, on_reload=_say_reloaded)
         # Its messages are on their way before the first sample.
-        if args.midi_file is not None:
-            player = midifile.FilePlayer(host.engine, midifile.read(args.midi_file, host.sample_rate_hz))
+        if args.midi_file is not None or args.demo:
+            rate = host.sample_rate_hz
+            played = phrase.messages(rate) if args.demo else midifile.read(args.midi_file, rate)
+            player = midifile.FilePlayer(host.engine, played)
             player.start()
             stack.callback(player.close)
             host.pinned = "a MIDI file plays along"

@@ -67,6 +67,8 @@ class Step:
         For a preset: it is the graph of that number, which ran beside, that was heard again.
     level : int or None
         How much the plugin ``param`` may do from here on: `rtgan.events.FULL`, ``LEAN`` or ``OUT``.
+    midi, port : bytes, int
+        A message for what plays notes; what it did to parameters stands in steps of their own.
     """
 
     position: int
@@ -80,6 +82,8 @@ class Step:
     keep: bool = False
     recall: bool = False
     level: int | None = None
+    midi: bytes = b""
+    port: int = 0
 
 
 class Renderer:
@@ -129,6 +133,10 @@ class Renderer:
         frames = np.ascontiguousarray(samples.T, dtype=np.float32)
         out = self.engine.render(frames)
         self.engine.poll()
+        # Nodes wait for their workers here: what went wrong with one is in the sound.
+        for graph in self._graphs:
+            if problems := graph.problems:
+                raise RtganError(problems[0])
         self._position += len(frames)
         return np.ascontiguousarray(out.T)
 
@@ -140,6 +148,7 @@ class Renderer:
 
     def _publish(self, preset: Preset, settings: Mapping[str, object] | None, keep: bool = False) -> None:
         self.graph = build(preset, self.sample_rate_hz, self.engine.max_block, self.channels, settings)
+        self.graph.wait_for_workers()
         if self._prepare is not None:
             self._prepare(self.engine, self.graph, preset)
         self.engine.publish(self.graph, keep)
@@ -198,6 +207,9 @@ class Renderer:
             taken = self.engine.send(Record(events.PANIC, events.NOW))
         elif step.level is not None:
             taken = self.engine.step(self._graphs[step.graph], step.param, step.level)
+        elif step.midi:
+            message = int.from_bytes(step.midi, "little")
+            taken = self.engine.send(Record(events.PLAY, events.NOW, message, step.port))
         elif step.param:
             graph = None if step.param.startswith(_HOST) else self._graphs[step.graph]
             index, param = find(graph, step.param)
@@ -372,7 +384,7 @@ def log_step(step: Step) -> str:
 
 
 def log_midi(position: int, message: bytes, port: int) -> str:
-    """A line of an event log for those who edit it: what it did stands in lines of its own."""
+    """A line of an event log: what it did to parameters stands in lines of its own."""
     return json.dumps({"position": position, "midi": message.hex(" "), "port": port})
 
 
@@ -414,9 +426,14 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
         preset = _logged_preset(head["preset"], f"{path}:1", allow_code)
         for number, line in enumerate(lines[1:], 2):
             entry = json.loads(line)
-            if "midi" in entry or "marker" in entry or "part" in entry:
+            if "marker" in entry or "part" in entry:
                 continue
-            if "panic" in entry:
+            if "midi" in entry:
+                message = bytes.fromhex(entry["midi"])
+                if not 1 <= len(message) <= 3:
+                    raise ValueError(f"a message of {len(message)} bytes is none of MIDI")
+                found.append((Step(int(entry["position"]), midi=message, port=int(entry["port"])), number))
+            elif "panic" in entry:
                 found.append((Step(int(entry["position"]), panic=True), number))
             elif "preset" in entry:
                 loaded = _logged_preset(entry["preset"], f"{path}:{number}", allow_code)
@@ -455,7 +472,7 @@ def _logged_preset(text: str, where: str, allow_code: bool) -> Preset:
     """A preset of an event log; `UsageError` for one that names files of its own, unless they are allowed."""
     preset = presets.parse(text, f"{where} preset", code="never")
     files = [e.plugin for e in preset.chain if presets.is_code(e)]
-    files += [v for e in preset.chain for v in e.options.values() if v.endswith(library.MODEL_SUFFIX)]
+    files += [v for e in preset.chain for v in e.options.values() if v.endswith(library.MODEL_SUFFIXES)]
     if files and not allow_code:
         raise UsageError(
             f"{where}: the performance names {', '.join(files)}; a plugin file is code and a model file is not one of "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,10 @@ class NativeNode:
     reset : int
         Address of a function of the same signature (``io`` and ``n`` unused) that brings the state back to
         that of a fresh activation and leaves the parameters alone; 0 for a node without state.
+    midi : int
+        Address of a function of the same signature for a node that plays notes; 0 for others. It is called between two
+        calls of ``process``, at the very sample of a MIDI message: ``io`` is then the message, up to three bytes, the
+        first lowest, ``n`` its port. `rtgan.notes` says what becomes of it.
     latency_samples : int
         Constant delay of the wet path, to the sample.
     tail_samples : int
@@ -54,6 +58,11 @@ class NativeNode:
     lean : int
         Address of an int64 that is 1 while the machine cannot keep up and the node is to do with less, by a way of
         its own and without a click; 0 for a node that cannot.
+    wait : callable, optional
+        [main] From now on let the node wait for whoever answers it in another process, as a sound file has the time to;
+        before it plays.
+    problems : callable, optional
+        [main] What went wrong outside the audio thread so far, a sentence each.
     keep : tuple
         Objects that own memory the node uses.
     """
@@ -61,12 +70,15 @@ class NativeNode:
     process: int
     state: int
     reset: int = 0
+    midi: int = 0
     latency_samples: int = 0
     tail_samples: int = 0
     settle_samples: int = 0
     readings: Mapping[str, int] = field(default_factory=dict)
     lanes: Mapping[str, int] = field(default_factory=dict)
     lean: int = 0
+    wait: Callable[[], None] | None = None
+    problems: Callable[[], list[str]] | None = None
     keep: tuple[Any, ...] = ()
 
 
@@ -113,6 +125,8 @@ class Plugin(ABC):
     settings : ParamSet
         Numbers that are fixed when the plugin is made, because the latency depends on them: keywords of the
         constructor as well, which get them as texts.
+    required : tuple of str
+        Options without which it cannot be made.
     rates_hz : tuple of int
         Rates the plugin can run at; empty for any. The host resamples around it where the device differs.
     shed : int
@@ -130,8 +144,26 @@ class Plugin(ABC):
     options: ClassVar[frozenset[str]] = frozenset()
     settings: ClassVar[ParamSet] = ParamSet([])
     shed: ClassVar[int] = 0
+    required: ClassVar[tuple[str, ...]] = ()
     rates_hz: tuple[int, ...] = ()
     notice: str = ""
+
+    @classmethod
+    def variant(cls, options: Mapping[str, str], load: bool) -> type[Plugin] | None:
+        """The class to make with these options: a subclass where parameters come out of a file [main].
+
+        Parameters
+        ----------
+        options : mapping of str to str
+        load : bool
+            Whether a file that is code may be loaded to find out.
+
+        Returns
+        -------
+        type or None
+            None if only loading could tell.
+        """
+        return cls
 
     @abstractmethod
     def activate(self, activation: Activation) -> NativeNode:
@@ -164,6 +196,9 @@ def _builtin() -> dict[str, str]:
         "hum": "rtgan.plugins.hum",
         "leveller": "rtgan.plugins.leveller",
         "limiter": "rtgan.plugins.limiter",
+        "model": "rtgan.plugins.model",
+        "morph": "rtgan.plugins.morph",
+        "synth": "rtgan.plugins.synth",
         "truepeak": "rtgan.plugins.truepeak",
     }
 
@@ -178,6 +213,11 @@ def _declared() -> dict[str, EntryPoint]:
 def plugin_ids() -> list[str]:
     """Ids of every plugin that can be named in a preset."""
     return sorted({*_builtin(), *_declared()})
+
+
+def whole_plugin_ids() -> list[str]:
+    """Ids of those that need nothing else named, such as a model file."""
+    return [name for name in plugin_ids() if not plugin_class(name).required]
 
 
 def plugin_class(name: str) -> type[Plugin]:
@@ -231,5 +271,9 @@ def _defined_in(module: Any) -> list[type[Plugin]]:
     return [
         v
         for v in vars(module).values()
-        if isinstance(v, type) and issubclass(v, Plugin) and v.__module__ == module.__name__ and hasattr(v, "id")
+        if isinstance(v, type)
+        and issubclass(v, Plugin)
+        and v.__module__ == module.__name__
+        and hasattr(v, "id")
+        and v.__name__[0] != "_"
     ]

@@ -95,11 +95,14 @@ def _entry(plugin: str) -> _Schema:
         "shed": _SHED,
         "params": _object({p.id: _value(p) for p in all_params(cls).values()}, []),
     }
+    if cls.required:
+        # What a file gives a plugin is known only with that file.
+        properties["params"]["additionalProperties"] = {"type": ["number", "boolean", "string"]}
     for option in sorted(cls.options):
         properties[option] = {"type": "string", "pattern": r"\S"}
         properties[f"{option}_sha256"] = _HASH
     properties |= {setting.id: _value(setting) for setting in cls.settings.values()}
-    return _object(properties, ["plugin"])
+    return _object(properties, ["plugin", *cls.required])
 
 
 def _code() -> _Schema:

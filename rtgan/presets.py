@@ -165,7 +165,11 @@ class Preset:
         """
         items = []
         for entry in self.chain:
-            plugin = _class_of(entry.plugin, "run", expected=entry.hashes.get("plugin"))(**entry.options)
+            made = _class_of(entry.plugin, "run", expected=entry.hashes.get("plugin"))
+            for option in set(made.required) & set(entry.hashes):
+                if _hash_of(entry.options[option]) != entry.hashes[option]:
+                    raise UsageError(f"{entry.options[option]} has changed since the preset was read; load it again")
+            plugin = (made.variant(entry.options, load=True) or made)(**entry.options)
             if is_code(entry):
                 notice = f"plugin {entry.plugin}, sha256 {_hash_of(entry.plugin)}"
                 plugin.notice = f"{notice}; {plugin.notice}" if plugin.notice else notice
@@ -311,10 +315,18 @@ def _class_of(plugin: str, code: Code, pinned: bool = False, expected: str | Non
     return _ran[key]
 
 
+def _variant(cls: type[Plugin], options: Mapping[str, str], load: bool) -> type[Plugin]:
+    """The class with what these options make of it; `_NotRun` where only loading a model would tell."""
+    found = cls.variant(options, load)
+    if found is None:
+        raise _NotRun(cls.id)
+    return found
+
+
 def declared(entry: Entry) -> ParamSet:
     """The parameters of a chain's entry; of code that has not run, the host's own."""
     try:
-        return all_params(_class_of(entry.plugin, "never"))
+        return all_params(_variant(_class_of(entry.plugin, "never"), entry.options, load=False))
     except _NotRun:
         return ParamSet(HOST_PARAMS)
 
@@ -322,7 +334,7 @@ def declared(entry: Entry) -> ParamSet:
 def has_run(entry: Entry) -> bool:
     """Whether what the plugin declares is known: always but for code that has not run."""
     try:
-        _class_of(entry.plugin, "never")
+        _variant(_class_of(entry.plugin, "never"), entry.options, load=False)
     except _NotRun:
         return False
     return True
@@ -479,8 +491,11 @@ def _entry(reader: Reader, node: yaml.Node, path: Path | None, code: Code, schem
         allowed |= {*cls.options, *cls.settings}
         if schema > 1:
             allowed |= {f"{option}_sha256" for option in cls.options} | ({"plugin_sha256"} if hashes else set())
-    fields = reader.mapping(node, f"the entry of {name}", required=("plugin",), allowed=tuple(sorted(allowed)))
+    needed = ("plugin", *(cls.required if cls is not None else ()))
+    fields = reader.mapping(node, f"the entry of {name}", required=needed, allowed=tuple(sorted(allowed)))
     values = {key: _option(reader, fields, key, path, cls, hashes) for key in options if key in fields}
+    if cls is not None:
+        cls = _loaded(reader, node, cls, values, code, f"{cls.required[0]}_sha256" in fields if cls.required else True)
     for key in fields:
         if key.endswith("_sha256") and key.removesuffix("_sha256") not in hashes:
             raise reader.error(fields[key], f"{key} stands where there is no file that it could be of")
@@ -498,6 +513,23 @@ def _shed(reader: Reader, node: yaml.Node) -> int:
         return reader.whole(node, "shed", 1, MOST_SHED)
     except UsageError:
         raise reader.error(node, f"shed is 'never' or a place from 1, which goes first, to {MOST_SHED}") from None
+
+
+def _loaded(
+    reader: Reader, node: yaml.Node, cls: type[Plugin], options: Mapping[str, str], code: Code, pinned: bool
+) -> type[Plugin] | None:
+    """The class as its options make it; None where a model is not known and may not be loaded."""
+    try:
+        return _variant(cls, options, load=code == "run" or (code == "pinned" and pinned))
+    except _NotRun:
+        if code == "never":
+            return None
+        raise reader.error(
+            node,
+            f"{options['model']} is code: it is loaded only for a preset given by its path, or with the file's hash",
+        ) from None
+    except RtganError as problem:
+        raise type(problem)(f"{reader.at(node)}: {problem}") from None
 
 
 def _params(reader: Reader, node: yaml.Node | None, name: str, cls: type[Plugin] | None) -> dict[str, float]:
@@ -524,7 +556,7 @@ def _option(
         return f"{reader.value(fields[key], cls.settings[key], key):g}"
     value = reader.text(fields[key], key)
     node = fields.get(f"{key}_sha256")
-    if value.endswith(library.MODEL_SUFFIX):
+    if value.endswith(library.MODEL_SUFFIXES):
         file = _beside(value, path)
         if not Path(file).is_file():
             raise reader.error(fields[key], f"there is no model file {value}")
@@ -652,6 +684,22 @@ def _within(file: str, folder: Path | None) -> str:
     if folder is not None and path.is_absolute() and path.is_relative_to(folder.resolve()):
         return path.relative_to(folder.resolve()).as_posix()
     return file
+
+
+def of_model(file: str) -> Preset:
+    """A preset that plays a model file and nothing else; loads it [main].
+
+    Raises
+    ------
+    UsageError, RtganError
+        If it cannot be played.
+    """
+    path = Path(file).expanduser()
+    if path.is_dir() or not path.exists():
+        raise UsageError(f"there is no model file {file}")
+    entry = Entry("model", options={"model": str(path.resolve())}, hashes={"model": _hash_of(str(path))})
+    plugin_class("model").variant(entry.options, load=True)
+    return Preset(path.stem, (entry,), description=f"The model {path.name}.", trusted=True)
 
 
 def save(preset: Preset, path: Path) -> None:

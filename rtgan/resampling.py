@@ -10,7 +10,7 @@ from rtgan.kernels.native import call_node, f32p, i64p, node
 from rtgan.memory import address_of
 from rtgan.plugin import Activation, NativeNode, Plugin
 
-_STRIDE, _FORTH, _BACK, _PROCESS, _STATE, _RESET, _INNER, _INNER_STRIDE, _LANES = range(9)
+_STRIDE, _FORTH, _BACK, _PROCESS, _STATE, _RESET, _INNER, _INNER_STRIDE, _LANES, _NOTES = range(10)
 _LANE = 16
 #: Words of a lane: its resampler, where it is inside, where it is outside, samples there.
 _WAY, _INSIDE, _OUTSIDE, _LENGTH, _LANE_WORDS = range(5)
@@ -46,6 +46,12 @@ def _reset(state: int, io: int, n: int) -> None:
             outside[i] = -1.0
 
 
+@node
+def _midi(state: int, message: int, port: int) -> None:
+    w = i64p(state)
+    call_node(w[_NOTES], w[_STATE], message, port)
+
+
 def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
     """Activate a plugin at the rate it supports that is nearest to the engine's, with resampling around it.
 
@@ -67,6 +73,7 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
     words[_STRIDE] = activation.stride_samples
     words[_FORTH], words[_BACK] = trip.inner.address, trip.outer.address
     words[_PROCESS], words[_STATE], words[_RESET] = inner.process, inner.state, inner.reset
+    words[_NOTES] = inner.midi
     words[_INNER] = address_of(activation.arena.float32(activation.channels, most))
     words[_INNER_STRIDE] = most
     # A lane goes the same way back as the sound, so that it stays beside it.
@@ -89,11 +96,14 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
         int(_process.address),
         address_of(words),
         int(_reset.address),
+        midi=int(_midi.address) if inner.midi else 0,
         latency_samples=trip.latency_samples,
         tail_samples=at_host(inner.tail_samples) + 2 * trip.inner.ahead_samples,
         settle_samples=at_host(inner.settle_samples),
         readings=inner.readings,
         lanes=lanes,
         lean=inner.lean,
+        wait=inner.wait,
+        problems=inner.problems,
         keep=(inner.keep, trip, *ways),
     )

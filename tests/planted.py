@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from rtgan.generators import blocks
+from rtgan.generators.compile import compile
+from rtgan.generators.program import Program, Storage, View
 from rtgan.kernels.native import f32p, i64p, node
 from rtgan.memory import address_of
 from rtgan.params import Param, ParamSet, param_next
 from rtgan.plugin import Activation, NativeNode, Plugin
+from rtgan.worker import node as worker
+from rtgan.worker.layout import GOOD, STATUS_BITS, Layout
 
 
 @node
@@ -95,3 +102,42 @@ class FixedRate(Delay):
     description = "A delay that only runs at 48 kHz."
     rates_hz = (48000,)
     length = 384
+
+
+class Unattended(Plugin):
+    """A node whose worker has answered every other block of its first minutes, and will never answer again."""
+
+    id = "unattended"
+    name = "Unattended"
+    description = "A node whose worker has gone."
+    params = ParamSet([Param("gain_db", "Gain", -6, 6, 0, unit="dB", description="A value that goes along.")])
+
+    def activate(self, activation: Activation) -> NativeNode:
+        layout = Layout(activation.channels, 128, 1, 8192)
+        shared = activation.arena.int64(layout.size_bytes // 8)
+        answers = shared[layout.answers :].reshape(layout.slots, -1)
+        for block in range(0, layout.slots, 2):
+            answers[block, 0] = (block + 1) << STATUS_BITS | GOOD
+        functions = worker.semaphore_functions()
+        side = worker.build(
+            activation.arena, layout, address_of(shared), activation.stride_samples, 64, [activation.params["gain_db"]],
+            post=functions[1] if functions else 0,
+        )  # fmt: skip
+        return NativeNode(
+            int(worker.process.address), side.address, int(worker.reset.address), latency_samples=side.latency_samples
+        )
+
+
+class Halved(Plugin):
+    """A lowered model that multiplies by a half."""
+
+    id = "halved"
+    name = "Halved"
+    description = "A lowered model that multiplies by a half."
+
+    def activate(self, activation: Activation) -> NativeNode:
+        given, made = (View(k, 0, (1, 1, 64), (64, 64, 1)) for k in range(2))
+        half = {"op": "mul", "args": {"self": {"t": given.json()}, "other": 0.5}, "out": [made.json()], "at": ""}
+        storages = [Storage(64, "input", -1), Storage(64, "temp", -1)]
+        program = Program([half], storages, [given], [made], np.zeros(0, np.float32))
+        return blocks.activate(compile(program, use_cache=False), 64, 1, 1, 0, activation)

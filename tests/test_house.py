@@ -23,12 +23,13 @@ ORDER = (
     "kernels",
     "errors version memory",
     "params",
-    "events",
+    "events notes",
     "plugin",
     "resampling",
     "graph",
     "switchboard",
     "generators",
+    "worker",
     "plugins",
     "engine",
     "preset_text",
@@ -42,7 +43,7 @@ ORDER = (
     "host",
     "control",
     "panel",
-    "demo warm",
+    "demo warm model_check",
     "live batch listing bench",
     "doctor",
     "cli",
@@ -55,7 +56,8 @@ FRONT_DOOR = "rtgan"
 #: What training may use of the rest.
 TRAIN_USES = {"errors", "version", "kernel_cache", "kernels"}
 #: Where torch may be imported: with the module, and inside functions.
-TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record")
+TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects",
+                     "rtgan.worker.lowering", "rtgan.worker.serve")  # fmt: skip
 TORCH_IN_FUNCTIONS = ("rtgan.generators.library", "rtgan.bench.")
 
 

@@ -12,7 +12,7 @@ import io
 import json as json_module
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,7 +171,7 @@ def _torchscript(module: Any, shapes: list[tuple[int, ...]]) -> _Frame:
         warnings.simplefilter("ignore")
         traced = jit.trace(module, (example, torch.zeros(shapes[1])), check_trace=False)
         frozen = jit.freeze(traced)
-        calls = [_torch_frame(m, example, shapes[1]) for m in (traced, frozen, jit.optimize_for_inference(frozen))]
+        calls = [_torch_frame(m, example, shapes[1:]) for m in (traced, frozen, jit.optimize_for_inference(frozen))]
 
     def seconds(frame: _Frame) -> float:
         start = time.perf_counter()
@@ -182,14 +182,16 @@ def _torchscript(module: Any, shapes: list[tuple[int, ...]]) -> _Frame:
     return min(calls, key=seconds)
 
 
-def _torch_frame(module: Any, example: Any, state_shape: tuple[int, ...]) -> _Frame:
+def _torch_frame(module: Any, example: Any, state_shapes: Sequence[tuple[int, ...]]) -> _Frame:
     import torch
 
-    state = [torch.zeros(state_shape)]
+    state = [torch.zeros(shape) for shape in state_shapes]
 
     def frame() -> object:
         with torch.inference_mode():
-            out, state[0] = module(example, state[0])
+            out = module(example, *state)
+            if state:
+                out, state[0] = out
         return out
 
     for _ in range(5):
@@ -324,7 +326,7 @@ def _shipped_row(name: str) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             module = torch.jit.load(str(loaded.path)).eval()  # type: ignore[no-untyped-call]
         torch.set_num_threads(1)
-        peers["TorchScript"] = _torch_frame(module, torch.full(loaded.card.shapes[0], 0.1), loaded.card.shapes[1])
+        peers["TorchScript"] = _torch_frame(module, torch.full(loaded.card.shapes[0], 0.1), loaded.card.shapes[1:])
     except ImportError:
         skipped.append("TorchScript")
     return _row(f"shipped: {name}", loaded.net, peers, skipped, library.deviation(loaded) or 0.0)

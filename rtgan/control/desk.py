@@ -17,7 +17,7 @@ from pathlib import Path
 import rtmidi
 
 from rtgan import bindings as maps
-from rtgan import chain, events, setlist, snapshots
+from rtgan import chain, events, notes, setlist, snapshots
 from rtgan.bindings import HOST_TARGETS, Binding
 from rtgan.control.comparison import Comparison
 from rtgan.control.feedback import Feedback
@@ -226,6 +226,7 @@ class Desk:
         if self._jack is not None and self._jack.gone:
             self._jack.close()
             self._jack = None
+            self.host.engine.end_notes()
             self.failures["JACK"] = "the server has gone"
             changed = True
         elif self._jack is not None and not self._served(self._jack):
@@ -242,6 +243,10 @@ class Desk:
                 self.host.warn(f"the MIDI port '{name}' takes no part: {reason}")
         if self._polled is not None:
             changed |= self._polled.scan()
+        for backend in (self._jack, self._polled):
+            while backend is not None and backend.lost:
+                # Keys that were down on it would sound for ever.
+                self.host.engine.midi(bytes([notes.LET_GO]), port=backend.lost.pop())
         return changed
 
     def _served(self, jack: JackMidi) -> bool:
@@ -269,7 +274,8 @@ class Desk:
 
     def _take(self) -> None:
         for port, message in self._polled.poll() if self._polled is not None else ():
-            self.host.engine.midi(message.data, port=port)
+            if not self.host.engine.midi(message.data, port=port):
+                self.host.engine.end_notes()
 
     def _rescan(self) -> None:
         # What is told in the very period in which a port is connected may be lost: it is told once more.

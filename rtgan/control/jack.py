@@ -114,6 +114,8 @@ class JackMidi:
         Names by port number: the virtual port, then what it is connected to.
     failures : dict of str to str
         Why a source is not listened to, or a target not told, by its name.
+    lost : list of int
+        Numbers of ports whose source has gone, for whoever lets go of what they hold, and empties it.
 
     Raises
     ------
@@ -142,6 +144,8 @@ class JackMidi:
             words[word] = ctypes.cast(getattr(library, function), ctypes.c_void_p).value or 0
         self.ports: list[str] = []
         self.failures: dict[str, str] = {}
+        self.lost: list[int] = []
+        self._there: set[str] = set()
         self._inputs: list[int] = []
         self._targets: list[str] = []
         try:
@@ -213,7 +217,10 @@ class JackMidi:
         """
         physical = set(self._names(_OUTPUT | _PHYSICAL)) if not wanted else set()
         new = False
-        for source in self.sources():
+        sources = self.sources()
+        self.lost += [number for number, name in enumerate(self.ports) if name in self._there.difference(sources)]
+        self._there = set(sources)
+        for source in sources:
             if not (source in physical or any(w.lower() in source.lower() for w in wanted)):
                 continue
             if source in self.ports:

@@ -70,6 +70,8 @@ class Polled:
     ----------
     failures : dict of str to str
         Why a backend is not served, by its name.
+    lost : list of int
+        Numbers of inputs that have gone, for whoever lets go of what they hold, and empties it.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Polled:
         self._wanted = (tuple(w.lower() for w in inputs), tuple(w.lower() for w in outputs))
         self._first, self._most = first, most
         self.failures: dict[str, str] = {}
+        self.lost: list[int] = []
         self._scanners: dict[int, tuple[Any, Any]] = {}
         self._inputs: list[_Port] = []
         self._outputs: list[_Port] = []
@@ -163,6 +166,8 @@ class Polled:
         if port.name == NAME:
             return False  # our own
         self._close(port)
+        if port in self._inputs:
+            self.lost.append(port.number)
         return True
 
     def _take(self, ports: list[_Port], api: int, kind: str, index: int, name: str, raw: str) -> bool:

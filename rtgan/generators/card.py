@@ -12,7 +12,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,14 +43,26 @@ _REQUIRED: dict[str, tuple[Any, str]] = {
     "licence": _text(high=200),
     "description": _text(low=0),
     "sample_rate_hz": _number(8000, 384000),
-    "n_fft": _number(8, 65536),
     "hop_samples": _number(1, 65536),
-    "synthesis_samples": _number(1, 65536),
-    "lookahead_frames": _number(0, 1000),
     "latency_samples": _number(0, 10**6),
     "channels": _number(1, 64),
     "state_size": _number(0, 10**8),
 }
+#: What a model of spectra says besides.
+_SPECTRAL: dict[str, tuple[Any, str]] = {
+    "n_fft": _number(8, 65536),
+    "synthesis_samples": _number(1, 65536),
+    "lookahead_frames": _number(0, 1000),
+}
+#: What a model that plays notes (task "synth") says instead.
+_PLAYING: dict[str, tuple[Any, str]] = {
+    "inputs": _number(4, 4096),
+    "outputs": _number(1, 65536),
+    "latents": _number(0, 64),
+    "timbres": ((lambda v: isinstance(v, list) and 1 <= len(v) <= 1000 and all(map(_is_timbre, v))),
+                "a list of timbres with " + ", ".join(("name", "sustains", "release_ms", "lowest", "highest",
+                                                       "level_db", "dynamics_db"))),
+}  # fmt: skip
 _OPTIONAL: dict[str, tuple[Any, str]] = {
     "parameters": _number(0, 10**12),
     "macs_per_frame": _number(0, 10**12),
@@ -58,6 +70,50 @@ _OPTIONAL: dict[str, tuple[Any, str]] = {
     "metrics": ((lambda v: isinstance(v, dict)), "a table"),
     "test_vector": ((lambda v: isinstance(v, dict) and isinstance(v.get("file"), str)), "a table with a file"),
 }
+
+
+@dataclass(frozen=True)
+class Timbre:
+    """What a model that plays notes can sound like.
+
+    Parameters
+    ----------
+    name : str
+    sustains : bool
+        Whether a note lasts as long as it is held.
+    release_ms : float
+        Time in which a note that is let go falls by 60 dB.
+    lowest, highest : int
+        Range that it was learned in, as MIDI notes.
+    level_db : float
+        What brings it to the level of the others.
+    dynamics_db : float
+        By how much softest lies below hardest, beyond what the model says: recordings may have been brought to one
+        level.
+    """
+
+    name: str
+    sustains: bool
+    release_ms: float
+    lowest: int
+    highest: int
+    level_db: float
+    dynamics_db: float
+
+
+_TIMBRE = tuple(f.name for f in fields(Timbre))
+
+
+def _is_timbre(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() >= set(_TIMBRE)
+        and isinstance(value["name"], str)
+        and isinstance(value["sustains"], bool)
+        and all(type(value[k]) in (int, float) and abs(value[k]) <= 60000 for k in _TIMBRE[2:])
+        and value["release_ms"] >= 1
+        and value["lowest"] <= value["highest"]
+    )
 
 
 @dataclass(frozen=True)
@@ -69,12 +125,16 @@ class Card:
     name, task, licence, description : str
     version : int
     sample_rate_hz : int
-    n_fft, hop_samples, synthesis_samples : int
-        Its short-time Fourier transform.
-    lookahead_frames : int
+    hop_samples : int
+    n_fft, synthesis_samples, lookahead_frames : int
+        Its short-time Fourier transform; 0 for a model that plays notes.
     latency_samples : int
         Algorithmic latency, at ``sample_rate_hz``.
     channels, state_size : int
+    timbres : tuple of Timbre
+    inputs, outputs, latents : int
+        Of a model that plays notes, task "synth": the size of its rows, and how many numbers at the end of an input row
+        tell notes of the same pitch and velocity apart; 0 for others.
     sha256 : str
         Of the whole file.
     fields : mapping
@@ -87,13 +147,17 @@ class Card:
     licence: str
     description: str
     sample_rate_hz: int
-    n_fft: int
     hop_samples: int
-    synthesis_samples: int
-    lookahead_frames: int
     latency_samples: int
     channels: int
     state_size: int
+    n_fft: int = 0
+    synthesis_samples: int = 0
+    lookahead_frames: int = 0
+    timbres: tuple[Timbre, ...] = ()
+    inputs: int = 0
+    outputs: int = 0
+    latents: int = 0
     sha256: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -104,8 +168,13 @@ class Card:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of ``forward(frame, state)`` for one channel."""
-        return [(1, 2, self.bins), (1, self.state_size)]
+        """Shapes of what ``forward`` takes: a frame and a state of one channel, or a row of what is played."""
+        return [(1, self.inputs)] if self.timbres else [(1, 2, self.bins), (1, self.state_size)]
+
+    @property
+    def answers(self) -> list[tuple[int, ...]]:
+        """Shapes of what ``forward`` gives."""
+        return [(1, self.outputs)] if self.timbres else self.shapes
 
 
 def parse_card(data: Any, where: str, sha256: str = "") -> Card:
@@ -118,7 +187,8 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
     """
     if not isinstance(data, dict):
         raise RtganError(f"the card of {where} is not a table")
-    for key, (valid, allowed) in _REQUIRED.items():
+    required = _REQUIRED | (_PLAYING if data.get("task") == "synth" else _SPECTRAL)
+    for key, (valid, allowed) in required.items():
         if key not in data:
             raise RtganError(f"the card of {where} lacks '{key}'")
         if not valid(data[key]):
@@ -126,11 +196,16 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
     for key, (valid, allowed) in _OPTIONAL.items():
         if key in data and not valid(data[key]):
             raise RtganError(f"the card of {where} has {key} = {_shown(data[key])}; allowed is {allowed}")
+    named = {k: data[k] for k in required if k != "schema"}
+    if "timbres" in named:
+        named["timbres"] = tuple(Timbre(*(t[k] for k in _TIMBRE)) for t in named["timbres"])
+        if data["inputs"] != 3 + len(named["timbres"]) + data["latents"]:
+            raise RtganError(f"the card of {where} needs inputs = 3 + timbres + latents")
+        return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
     if data["hop_samples"] > data["synthesis_samples"] or data["synthesis_samples"] > data["n_fft"]:
         raise RtganError(f"the card of {where} needs hop_samples <= synthesis_samples <= n_fft")
     if data["n_fft"] % 2:
         raise RtganError(f"the card of {where} has n_fft = {data['n_fft']}; allowed are even numbers")
-    named = {k: data[k] for k in _REQUIRED if k != "schema"}
     return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
 
 
@@ -161,6 +236,11 @@ def read_extra(path: str | Path, name: str) -> bytes | None:
     return None
 
 
+def has_card(path: str | Path) -> bool:
+    """Whether a TorchScript model has a card; `RtganError` for a file that is none."""
+    return read_extra(path, "card.json") is not None
+
+
 def read_card(path: str | Path) -> Card:
     """Read and check the card of a TorchScript model [main thread; no torch].
 
@@ -184,7 +264,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float32]] | None:
-    """Frames to play and the answer expected: ``input`` and ``output``, each (frames, 2, bins); None without one."""
+    """Frames (frames, 2, bins), or rows, to play and the answer expected: ``input``, ``output``; None without one."""
     entry = card.fields.get("test_vector")
     if not entry:
         return None
@@ -197,6 +277,10 @@ def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float
     except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise RtganError(f"the test vector of {path} cannot be read: {error}") from error
     shape = vector["input"].shape
+    if card.timbres:
+        if shape[1:] != (card.inputs,) or vector["output"].shape != (len(vector["input"]), card.outputs):
+            raise RtganError(f"the test vector of {path} has shape {shape}; expected is (rows, {card.inputs})")
+        return vector
     if len(shape) != 3 or math.prod(shape) == 0 or shape[1:] != (2, card.bins) or vector["output"].shape != shape:
         raise RtganError(f"the test vector of {path} has shape {shape}; expected is (frames, 2, {card.bins})")
     return vector

@@ -24,6 +24,8 @@ from rtgan.generators.files import write_atomically
 from rtgan.generators.program import SUFFIX, Program
 
 MODEL_SUFFIX = ".ts"
+#: What a file must end in to be taken for a model by a preset.
+MODEL_SUFFIXES = (MODEL_SUFFIX, ".nm", ".pt")
 #: ``forward(frame, state) -> (frame, state[, voice])``: output 1 is input 1 of the next frame.
 CARRY = ((1, 1),)
 #: Largest allowed difference from the test vector, relative to its peak.
@@ -70,7 +72,7 @@ class Loaded:
     @cached_property
     def net(self) -> Net:
         """Machine code for this computer [main thread]."""
-        return compile(self.program, CARRY)
+        return compile(self.program, () if self.card.timbres else CARRY)
 
 
 def _resolve(name: str | Path) -> Path:
@@ -121,7 +123,7 @@ def _cached(sha256: str) -> Path:
 
 def _check_shapes(program: Program, card: Card, path: Path) -> None:
     found = [[v.shape for v in views] for views in (program.inputs, program.outputs)]
-    if found not in ([card.shapes, card.shapes], [card.shapes, [*card.shapes, VOICE_SHAPE]]):
+    if found not in ([card.shapes, card.answers], [card.shapes, [*card.shapes, VOICE_SHAPE]]):
         raise RtganError(f"{path} takes and gives other shapes than the card of its model says")
 
 
@@ -149,10 +151,10 @@ def record_file(path: str | Path, card: Card | None = None) -> Program:
 
 
 def play(net: Net, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run frames (frames, 2, bins) through a net from its initial state [main thread]."""
+    """Run frames (frames, 2, bins), or rows, through a net from its initial state [main thread]."""
     arena = net.arena()
     into, out = net.inputs[0].of(arena), net.outputs[0].of(arena)
-    answer = np.empty(frames.shape, np.float32)
+    answer = np.empty((len(frames), *out.shape[1:]), np.float32)
     for k, frame in enumerate(frames):
         into[0] = frame
         net.run(arena)
@@ -228,16 +230,15 @@ def facts(path: Path, card: Card) -> list[tuple[str, str]]:
         ("version", str(card.version)),
         ("licence", card.licence),
         ("sample rate", f"{card.sample_rate_hz} Hz"),
-        (
-            "frame",
-            f"{card.n_fft} samples, hop {card.hop_samples} ({hop_ms:.2f} ms), synthesis {card.synthesis_samples}",
-        ),
-        (
-            "latency",
-            f"{card.latency_samples} samples ({latency_ms:.2f} ms), look-ahead {card.lookahead_frames} frames",
-        ),
-        ("state", f"{card.state_size} values"),
     ]
+    if card.timbres:
+        rows.append(("frame", f"{card.hop_samples} samples ({hop_ms:.2f} ms), {card.latents} latents"))
+        held = {True: "held", False: "dying away"}
+        rows += [("timbre", f"{t.name} ({held[t.sustains]}), notes {t.lowest} to {t.highest}") for t in card.timbres]
+    else:
+        frame = f"{card.n_fft} samples, hop {card.hop_samples} ({hop_ms:.2f} ms), synthesis {card.synthesis_samples}"
+        latency = f"{card.latency_samples} samples ({latency_ms:.2f} ms), look-ahead {card.lookahead_frames} frames"
+        rows += [("frame", frame), ("latency", latency), ("state", f"{card.state_size} values")]
     more: list[tuple[str, str, Callable[[object], str]]] = [
         ("parameters", "parameters", lambda v: f"{v:,}"),
         ("macs_per_frame", "work", lambda v: f"{v:,} multiply-adds a frame"),

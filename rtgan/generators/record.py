@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,114 @@ def _is_still(name: str, given: dict[str, Any]) -> bool:
     """Whether an operation that can be random is not, with these arguments."""
     rate = given.get("dropout", given.get("dropout_p", given.get("p", 0.0)))
     return name in _DROPOUTS and (not rate or not given.get("train", True))
+
+
+# -- what is composed of other operations ------------------------------------------------------------------------------
+
+
+def _every(x: Tensor) -> list[int]:
+    return list(range(x.dim()))
+
+
+def _logsumexp(g: dict[str, Any]) -> Tensor:
+    top = g["self"].amax(g["dim"], True)
+    total = (g["self"] - top).exp().sum(g["dim"], True).log() + top
+    kept: Tensor = total if g.get("keepdim") else total.reshape(torch.empty(total.shape).sum(g["dim"]).shape)
+    return kept
+
+
+def _cumsum(g: dict[str, Any]) -> Tensor:
+    x: Tensor = g["self"].movedim(g["dim"], -1)
+    return torch.matmul(x, torch.ones(x.shape[-1], x.shape[-1]).triu()).movedim(-1, g["dim"])
+
+
+def _asinh(x: Tensor) -> Tensor:
+    a = x.abs()
+    return x.sign() * torch.log1p(a + a * a / (1.0 + (1.0 + a * a).sqrt()))
+
+
+def _shuffle(g: dict[str, Any]) -> Any:
+    x, r = g["self"], g["upscale_factor"]
+    *lead, c, h, w = x.shape
+    parts = x.reshape(-1, c // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3)
+    return parts.reshape(*lead, c // (r * r), h * r, w * r)
+
+
+def _unshuffle(g: dict[str, Any]) -> Any:
+    x, r = g["self"], g["downscale_factor"]
+    *lead, c, h, w = x.shape
+    return x.reshape(-1, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4).reshape(*lead, c * r * r, h // r, w // r)
+
+
+def _attention(g: dict[str, Any]) -> Any:
+    if g.get("mask") is not None:
+        return NotImplemented
+    d, heads = g["embed_dim"], g["num_head"]
+
+    def part(k: int, x: Tensor) -> Tensor:
+        rows = slice(k * d, (k + 1) * d)
+        y = torch.nn.functional.linear(x, g["qkv_weight"][rows], g["qkv_bias"][rows])
+        return y.reshape(*x.shape[:2], heads, d // heads).transpose(1, 2)
+
+    q, k, v = (part(i, g[name]) for i, name in enumerate(("query", "key", "value")))
+    weights = torch.matmul(q * (d // heads) ** -0.5, k.transpose(-2, -1)).softmax(-1)
+    y = torch.matmul(weights, v).transpose(1, 2).reshape(g["query"].shape)
+    y = torch.nn.functional.linear(y, g["proj_weight"], g["proj_bias"])
+    return y, weights.mean(1) if g.get("average_attn_weights", True) else weights
+
+
+def _encoder(g: dict[str, Any]) -> Any:
+    if g.get("mask") is not None:
+        return NotImplemented
+    x = g["src"]
+
+    def norm(k: int, y: Tensor) -> Tensor:
+        return torch.nn.functional.layer_norm(y, y.shape[-1:], g[f"norm_weight_{k}"], g[f"norm_bias_{k}"], g["eps"])
+
+    def attend(y: Tensor) -> Any:
+        return _attention({**g, "num_head": g["num_heads"], "query": y, "key": y, "value": y})[0]
+
+    def feed(y: Tensor) -> Tensor:
+        y = torch.nn.functional.linear(y, g["ffn_weight_1"], g["ffn_bias_1"])
+        y = torch.nn.functional.gelu(y) if g["use_gelu"] else y.relu()
+        return torch.nn.functional.linear(y, g["ffn_weight_2"], g["ffn_bias_2"])
+
+    if g["norm_first"]:
+        x = x + attend(norm(1, x))
+        return x + feed(norm(2, x))
+    x = norm(1, x + attend(x))
+    return norm(2, x + feed(x))
+
+
+#: Operations that no step exists for, by what others make of them; `NotImplemented` where that does not reach.
+_COMPOSED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "max": lambda g: g["self"].amax(_every(g["self"])) if "dim" not in g else NotImplemented,
+    "min": lambda g: g["self"].amin(_every(g["self"])) if "dim" not in g else NotImplemented,
+    "logsumexp": _logsumexp,
+    "cumsum": _cumsum,
+    "tan": lambda g: g["self"].sin() / g["self"].cos(),
+    "asin": lambda g: torch.atan2(g["self"], (1.0 - g["self"] * g["self"]).sqrt()),
+    "acos": lambda g: torch.atan2((1.0 - g["self"] * g["self"]).sqrt(), g["self"]),
+    "sinh": lambda g: 0.5 * (g["self"].expm1() - (-g["self"]).expm1()),
+    "cosh": lambda g: 0.5 * (g["self"].exp() + (-g["self"]).exp()),
+    "asinh": lambda g: _asinh(g["self"]),
+    "acosh": lambda g: (g["self"] + (g["self"] * g["self"] - 1.0).sqrt()).log(),
+    "atanh": lambda g: 0.5 * torch.log1p(2.0 * g["self"] / (1.0 - g["self"])),
+    "fmod": lambda g: g["self"] - (g["self"] / g["other"]).trunc() * g["other"],
+    "remainder": lambda g: g["self"] - (g["self"] / g["other"]).floor() * g["other"],
+    "frac": lambda g: g["self"] - g["self"].trunc(),
+    "logaddexp": lambda g: torch.maximum(g["self"], g["other"]) + torch.log1p((-(g["self"] - g["other"]).abs()).exp()),
+    "sgn": lambda g: g["self"].sign(),
+    "softshrink": lambda g: g["self"].sign() * (g["self"].abs() - g["lambd"]).relu(),
+    "hardshrink": lambda g: g["self"] * (g["self"].abs() > g["lambd"]),
+    "tril": lambda g: g["self"] * torch.ones(g["self"].shape[-2:]).tril(g.get("diagonal", 0)),
+    "triu": lambda g: g["self"] * torch.ones(g["self"].shape[-2:]).triu(g.get("diagonal", 0)),
+    "pixel_shuffle": _shuffle,
+    "pixel_unshuffle": _unshuffle,
+    "_unsafe_index": lambda g: torch.ops.aten.index(g["self"], g["indices"]),
+    "_native_multi_head_attention": _attention,
+    "_transformer_encoder_layer_fwd": _encoder,
+}
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -166,9 +274,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result.zero_()
             return result
         stem = name[:-1] if name.endswith("_") and not name.endswith("__") and targets else name
-        if stem not in SUPPORTED and not schema.is_mutable:
+        if stem not in SUPPORTED:
             with self:
-                result = func.decompose(*call, **options)
+                result = NotImplemented if schema.is_mutable else func.decompose(*call, **options)
+                if result is NotImplemented and stem in _COMPOSED:
+                    result = _COMPOSED[stem](given)
+                    if targets and result is not NotImplemented:
+                        result = targets[0].copy_(result)
             if result is not NotImplemented:
                 return result
         for t in targets:

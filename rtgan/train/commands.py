@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from ..errors import UsageError
-from . import evaluate, export, peers, scoring
+from . import evaluate, export, peers, scoring, tone_eval, tone_export
 from .data import ROLES, Corpus, describe, generated_corpus, load_corpus, pack
 from .loop import CHECKPOINT, Trainer, keep_freed_memory, load_checkpoint, load_config
+from .tone_loop import ToneTrainer, is_tone_config, load_tone_config, notes_of
 
 _CONFIGS = Path(__file__).parent / "configs"
 
@@ -64,7 +65,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan eval``."""
-    parser.add_argument("task", choices=("denoise",))
+    parser.add_argument("task", choices=("denoise", "synth"), help="what to measure; notes: those held out of --data")
     _data_arguments(parser)
     parser.add_argument(
         "--model",
@@ -99,6 +100,36 @@ def _pack(args: argparse.Namespace) -> int:
     return 0
 
 
+def _train_tones(args: argparse.Namespace, path: Path) -> int:
+    config = load_tone_config(path)
+    if args.batch is not None or args.workers is not None or args.device != "cpu":
+        raise UsageError("A net that plays notes is trained by one process on the CPU; leave --batch, --workers and "
+                         "--device out.")  # fmt: skip
+    if args.steps is not None:
+        config = dataclasses.replace(config, steps=args.steps)
+    out = args.out or Path("runs") / config.name
+    existing = (out / CHECKPOINT).is_file()
+    if existing != args.resume:
+        raise UsageError(
+            f"{str(out)!r} has a checkpoint: add --resume to go on, or choose another --out."
+            if existing
+            else f"{str(out)!r} has no checkpoint to resume from."
+        )
+    torch.set_num_threads(max(1, args.threads))
+    keep_freed_memory()
+    corpus = notes_of(config, args.data, args.cache)
+    for number, name in enumerate(config.timbres):
+        own = [n for n in corpus.notes if n.timbre == number]
+        held = sum(n.held_out for n in own)
+        print(f"{name}: {len(own) - held} notes, {held} held out")
+    trainer = ToneTrainer(config, corpus, out)
+    if args.resume or args.start_from is not None:
+        trainer.restore(args.start_from)
+    steps = trainer.run(args.budget_minutes)
+    print(f"{steps} of {config.steps} steps done; checkpoint in {out}.")
+    return 0
+
+
 def run_train(args: argparse.Namespace) -> int:
     """Train by a config; returns the exit code."""
     if args.pack is not None:
@@ -108,6 +139,8 @@ def run_train(args: argparse.Namespace) -> int:
     path = Path(args.config)
     if not path.is_file() and (_CONFIGS / f"{path.stem}.yaml").is_file() and path.parent == Path("."):
         path = _CONFIGS / f"{path.stem}.yaml"
+    if is_tone_config(path):
+        return _train_tones(args, path)
     config = load_config(path)
     changes = {key: value for key in ("steps", "batch", "workers") if (value := getattr(args, key)) is not None}
     config = dataclasses.replace(config, **changes)
@@ -149,6 +182,8 @@ def run_export(args: argparse.Namespace) -> int:
             raise UsageError(f"The figures {str(args.metrics)!r} cannot be read as JSON.") from error
         name = args.name or load_checkpoint(args.run)["config"]["name"]
         metrics = evaluate.for_card(metrics, name)
+    if tone_export.is_tone_run(args.run):
+        return tone_export.export_command(args)
     card = export.export_run(args.run, args.output, args.name, args.description, metrics)
     latency_ms = 1000 * card["latency_samples"] / card["sample_rate_hz"]
     print(f"{args.output}: {card['name']}, {card['parameters']} parameters, latency {latency_ms:g} ms.")
@@ -157,9 +192,12 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_eval(args: argparse.Namespace) -> int:
     """Measure models and peers on the same mixes; returns the exit code."""
+    if args.task == "synth":
+        return tone_eval.eval_command(args)
     if args.count < 1:
         raise UsageError(f"--count is {args.count} but must be at least 1.")
-    paths = args.model or sorted((Path(__file__).parents[1] / "weights").glob("*.ts"))
+    shipped = sorted((Path(__file__).parents[1] / "weights").glob("*.ts"))
+    paths = args.model or [path for path in shipped if export.read_model(path)[1].get("task") == args.task]
     if not paths:
         raise UsageError("There is no model to measure: name one with --model.")
     systems = [peers.model_system(path) if path.suffix == ".ts" else peers.run_system(path) for path in paths]

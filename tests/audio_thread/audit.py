@@ -23,7 +23,7 @@ import violations
 import rtgan
 from rtgan.graph import ChainItem, Graph
 from rtgan.kernels.native import NODES
-from rtgan.plugin import plugin_class, plugin_ids
+from rtgan.plugin import plugin_class, whole_plugin_ids
 
 
 def native_modules() -> list[str]:
@@ -120,7 +120,7 @@ def escaped() -> dict[str, list[str]]:
 
     generators.Net.__init__ = remember  # type: ignore[method-assign]
     found = {}
-    for name in plugin_ids():
+    for name in whole_plugin_ids():
         plugin = plugin_class(name)()
         for rate in {48000, 44100 if plugin.rates_hz else 48000}:
             graph = Graph([ChainItem(plugin)], rate, 256, 2)

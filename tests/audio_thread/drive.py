@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import violations
 from numpy.typing import NDArray
-from planted import Poison
+from planted import Halved, Poison, Unattended
 
 from rtgan import events
 from rtgan import switchboard as sb
@@ -27,7 +27,7 @@ from rtgan.events import Record
 from rtgan.graph import ChainItem, Graph
 from rtgan.io.bridge import Bridge
 from rtgan.memory import address_of
-from rtgan.plugin import plugin_class, plugin_ids
+from rtgan.plugin import plugin_class, whole_plugin_ids
 
 MAX_BLOCK = 256
 SEGMENTS = 10
@@ -74,7 +74,7 @@ def swap(engine: Engine, segment: int, frames: int) -> None:
     """Another graph arrives, or one that ran on beside it, with events for all, resets and fades; they are weighed."""
     old = next(iter(engine._graphs.values()))
     engine.weigh()
-    names = [n for n in ("highpass", "denoise", "gate", "limiter") if n in plugin_ids()]
+    names = [n for n in ("highpass", "denoise", "gate", "limiter") if n in whole_plugin_ids()]
     items = [ChainItem(plugin_class(name)()) for name in names[: 1 + segment % len(names)]]
     if segment % 4 == 2:
         engine.publish(old, keep=True)
@@ -137,6 +137,25 @@ def keys(engine: Engine, segment: int, frames: int) -> None:
             engine.native.push(Record(events.MIDI, frame, int.from_bytes(message, "little"), int(rng.integers(8))))
 
 
+#: Plugins that hear MIDI themselves.
+PLAYS_NOTES = {"synth"}
+
+
+def played(engine: Engine, segment: int, frames: int) -> None:
+    """Notes, pedals, bends, zones and what ends notes, among moving parameters."""
+    sweep(engine, segment, frames)
+    rng = np.random.default_rng(segment)
+    position = engine.counters.position_samples
+    for when in np.sort(rng.integers(position, position + frames, 200)).tolist():
+        channel, one, two = (int(x) for x in rng.integers((3, 128, 128)))
+        status = int(rng.choice([0x90, 0x90, 0x90, 0x80, 0xA0, 0xB0, 0xD0, 0xE0]))
+        if status == 0xB0:
+            one = int(rng.choice([64, 66, 74, 100, 101, 6, 38, 120, 121, 123]))
+        engine.midi(bytes((status | channel, one, two)), when, int(rng.integers(2)))
+    if segment % 3 == 2:
+        engine.end_notes()
+
+
 def poison(engine: Engine, segment: int, frames: int) -> None:
     """Break the node early in every segment and mend it soon after."""
     graph = next(iter(engine._graphs.values()))
@@ -155,13 +174,14 @@ def drain(engine: Engine, segment: int, frames: int) -> None:
 
 def cases() -> dict[str, Case]:
     made: dict[str, Case] = {}
-    for name in plugin_ids():
+    for name in whole_plugin_ids():
+        script = played if name in PLAYS_NOTES else sweep
         for channels in (1, 2):
-            made[f"{name}-{channels}"] = Case((name,), channels, script=sweep)
+            made[f"{name}-{channels}"] = Case((name,), channels, script=script)
         if plugin_class(name)().rates_hz:
             made[f"{name}-44100"] = Case((name,), 2, 44100, script=sweep)
     done = frozenset({events.SWAP_DONE})
-    made["chain"] = Case(tuple(plugin_ids()), 2, tape_frames=1 << 15, script=drain)
+    made["chain"] = Case(tuple(whole_plugin_ids()), 2, tape_frames=1 << 15, script=drain)
     made["empty"] = Case((), 2)
     made["swap"] = Case(
         ("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED, events.LOUDNESS}
@@ -170,6 +190,9 @@ def cases() -> dict[str, Case]:
         ("gain", "limiter"), 2, script=keys,
         expected=frozenset({events.HEARD, events.APPLIED, events.ACTION, events.PANICKED}),
     )  # fmt: skip
+    # Every other block of it is answered, the others never are.
+    made["worker"] = Case((), 2, script=sweep, more=[ChainItem(Unattended())])
+    made["lowered"] = Case((), 2, script=sweep, more=[ChainItem(Halved())])
     made["poison"] = Case(
         ("highpass",), 1, script=poison, expected=frozenset({events.FAULT, events.RECOVERED}),
         more=[ChainItem(Poison())],

@@ -63,10 +63,10 @@ def check(reports: list[dict[str, Any]], blocks: int) -> None:
 
 
 def test_a_guarded_thread_plays_every_plugin_and_dies_of_every_violation(shim: Path) -> None:
-    reports = drive(shim, 300, "planted", "chain", "swap", "midi", "poison", "bridge")
+    reports = drive(shim, 300, "planted", "chain", "swap", "midi", "poison", "worker", "lowered", "bridge")
     ends = {r["planted"]: r["end"] for r in reports if "planted" in r}
     played = [r for r in reports if "case" in r]
-    assert [r["case"] for r in played] == ["chain", "swap", "midi", "poison", "bridge"]
+    assert [r["case"] for r in played] == ["chain", "swap", "midi", "poison", "worker", "lowered", "bridge"]
     check(played, 300)
     assert ends["allocates"] == [97, "malloc on the audio thread"]
     assert ends["raises"] == [97, "PyGILState_Ensure on the audio thread"]

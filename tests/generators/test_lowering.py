@@ -231,3 +231,39 @@ CASES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
 def test_operation(name: str) -> None:
     function, shapes = CASES[name]
     assert worst(function, shapes) < 4e-6
+
+
+_ATTENTION = nn.MultiheadAttention(16, 4, batch_first=True)
+_F = nn.functional
+
+#: What no step exists for and is made of other operations when it is recorded.
+COMPOSED: dict[str, tuple[Any, Any]] = {
+    "largest of all": (lambda x: x / (x.abs().max() + 1e-3) - x.min(), [S]),
+    "running sum": (lambda x: x.cumsum(1), [S]),
+    "log of a sum": (lambda x: x.logsumexp(1) + x.logsumexp(1, True)[:, 0], [S]),
+    "tangent": (lambda x: torch.tan(0.4 * torch.tanh(x)), [S]),
+    "arc sine and cosine": (lambda x: torch.asin(0.9 * torch.tanh(x)) * torch.acos(0.9 * torch.tanh(x)), [S]),
+    "hyperbolic": (lambda x: x.sinh() / x.cosh(), [S]),
+    "arc hyperbolic": (lambda x: x.asinh() + (x.abs() + 1.1).acosh() + (0.9 * x.tanh()).atanh(), [S]),
+    "remainders": (lambda x: torch.fmod(x, 0.75) + torch.remainder(x, 0.75) + x.frac(), [S]),
+    "sum of logs": (lambda x, y: torch.logaddexp(x, y), [S, S]),
+    "sign": (lambda x: torch.sgn(x) * torch.log1p(255 * x.abs()), [S]),
+    "soft and hard shrinking": (lambda x: _F.softshrink(x, 0.3) + _F.hardshrink(x, 0.3), [S]),
+    "triangles": (lambda x: x.tril() + 2 * x.triu(1), [S]),
+    "pixels": (lambda x: _F.pixel_unshuffle(_F.pixel_shuffle(x, 2).sin(), 2), [(1, 8, 3, 5)]),
+    "stretched": (nn.Upsample(scale_factor=2, mode="linear"), [S]),
+    "attention": (lambda x: _ATTENTION.eval()(x, x, x)[0], [(1, 6, 16)]),
+    "attention to others": (lambda x, y: _ATTENTION.eval()(x, y, y)[0], [(1, 6, 16), (1, 4, 16)]),
+    "encoder": (nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval(), [(1, 6, 16)]),
+    "encoder, norms first": (
+        nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=True, activation="gelu").eval(),
+        [(1, 6, 16)],
+    ),
+    "in place": (lambda x: x.clone().asinh_(), [S]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_what_is_composed_of_other_operations(name: str) -> None:
+    function, shapes = COMPOSED[name]
+    assert worst(function, shapes) < 2e-5

@@ -1,0 +1,174 @@
+"""A model of the user's own: TorchScript as it is, in a worker; or a carded generator, run natively."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from rtgan.errors import UsageError
+from rtgan.generators import blocks, card, library
+from rtgan.generators.compile import compile
+from rtgan.params import Param, ParamSet
+from rtgan.plugin import Activation, NativeNode, Plugin
+from rtgan.plugins.denoise import Denoise
+from rtgan.worker import lowered
+from rtgan.worker import node as sides
+from rtgan.worker import spec as specs
+from rtgan.worker.node import LEAST_MARGIN
+from rtgan.worker.spec import Spec
+
+_LATE = ("dry", "silence")
+_RUN = ("auto", "worker")
+_variants: dict[tuple[str, ...], type[Plugin]] = {}
+
+
+class Model(Plugin):
+    """Any TorchScript model; its parameters are those of the file (`variant`).
+
+    Parameters
+    ----------
+    model : str
+        Path of the file: an nn~ export, a Neutone model, a plain module, or a generator with a card.
+    method : str
+        Of an nn~ model: what to play, ``latents`` for encode, your hands on the latents, decode.
+    attributes : str
+        ``name=value; name=value``: what an nn~ model is set to when it is loaded, sound files of buffers included.
+    ranges : str
+        ``name low high; ...`` of parameters whose range no file tells.
+    late : {"dry", "silence"}
+        What is heard where an answer is missing.
+    run : {"auto", "worker"}
+        Whether it may run on the audio thread itself, where that is possible.
+    block_samples, margin_samples, rate_hz, seed, threads : str
+        See `settings`.
+    """
+
+    id = "model"
+    name = "Model"
+    description = "A TorchScript model of your own, nn~ and Neutone files included, in a process of its own."
+    options = frozenset({"model", "method", "attributes", "ranges", "late", "run"})
+    required = ("model",)
+    settings = ParamSet(
+        [
+            Param("block_samples", "Block", 0, 65536, 0,
+                  description="Samples the model gets at a time, at its own rate; 0 for its own choice, about 512."),
+            Param("margin_samples", "Margin", 0, 65536, 0,
+                  description="Samples, at the model's rate, that it has to answer in; 0 for as many as a block."),
+            Param("rate_hz", "Rate", 0, 192000, 0, unit="Hz",
+                  description="Rate the model was made for; 0 for what it says itself."),
+            Param("seed", "Seed", 0, 2**31 - 1, 0, description="Holds chance fast: the same seed, the same sound."),
+            Param("threads", "Threads", 1, 64, 1, description="Threads that the model may use."),
+        ]
+    )  # fmt: skip
+    spec: ClassVar[Spec | None] = None
+
+    @classmethod
+    def variant(cls, options: Mapping[str, str], load: bool) -> type[Plugin] | None:
+        """The class with the parameters of a model file; see `rtgan.plugin.Plugin.variant`."""
+        path = library.find(options.get("model", ""))
+        if path is None:
+            raise UsageError(f"there is no model file '{options.get('model', '')[:200]}'")
+        if card.has_card(path):
+            return _Carded
+        spec = specs.look(path) if load else specs.known(path)
+        if spec is None:
+            return None
+        method, ranges = options.get("method", ""), options.get("ranges", "")
+        key = (str(path), spec.sha256, method, ranges)
+        if key not in _variants:
+            params = ParamSet([knob.param for knob in spec.knobs(method, ranges)])
+            _variants[key] = type(cls.__name__, (cls,), {"params": params, "spec": spec, "__module__": cls.__module__})
+        return _variants[key]
+
+    def __init__(
+        self, model: str, method: str = "", attributes: str = "", ranges: str = "", late: str = "dry",
+        run: str = "auto", block_samples: str = "0", margin_samples: str = "0", rate_hz: str = "0", seed: str = "0",
+        threads: str = "1",
+    ) -> None:  # fmt: skip
+        if late not in _LATE:
+            raise UsageError(f"late is '{late[:40]}'; allowed: {' or '.join(_LATE)}")
+        if run not in _RUN:
+            raise UsageError(f"run is '{run[:40]}'; allowed: {' or '.join(_RUN)}")
+        assert self.spec is not None, "made through `variant`"
+        self._native = run == "auto"
+        self._wanted = int(block_samples)
+        self._dry = 1.0 if late == "dry" else 0.0
+        self._block = self.spec.block_for(int(block_samples))
+        self._margin = int(margin_samples) or max(self._block, LEAST_MARGIN)
+        if self._margin < LEAST_MARGIN:
+            raise UsageError(f"margin_samples is {self._margin}; allowed: 0 for a whole block, or from {LEAST_MARGIN}")
+        own = self.spec.rates_hz or ((self.spec.rate_hz,) if self.spec.rate_hz else ())
+        self.rates_hz = (int(rate_hz),) if int(rate_hz) else own
+        self._method = self.spec.method(method)
+        self._choices: dict[str, Any] = {
+            "method": method, "ranges": ranges, "attributes": attributes, "block": self._block, "seed": int(seed),
+            "threads": int(threads),
+        }  # fmt: skip
+        found = "; ".join(self.spec.findings)
+        self.notice = f"model {self.spec.path}, sha256 {self.spec.sha256}" + (f" ({found})" if found else "")
+
+    def activate(self, activation: Activation) -> NativeNode:
+        """[main] See `rtgan.plugin.Plugin.activate`."""
+        from rtgan.worker.worker import Worker
+
+        assert self.spec is not None
+        rate = activation.sample_rate_hz
+        if self._native:
+            node = self._lowered(activation)
+            if node is not None:
+                return node
+        worker = Worker(
+            self.spec,
+            {**self._choices, "rate_hz": rate, "channels": activation.channels},
+            activation.arena,
+            activation.stride_samples,
+            self._margin,
+            [activation.params[p] for p in self.params],
+            self._dry,
+        )
+        return NativeNode(
+            int(sides.process.address),
+            worker.node.address,
+            int(sides.reset.address),
+            latency_samples=worker.node.latency_samples + max(0, self._method.delay_samples),
+            tail_samples=2 * rate,
+            settle_samples=rate // 4,
+            readings=worker.readings,
+            wait=worker.wait,
+            problems=worker.problems,
+            keep=(worker,),
+        )
+
+    def _lowered(self, activation: Activation) -> NativeNode | None:
+        """The model as machine code, where it can be lowered."""
+        assert self.spec is not None
+        block = lowered.block_for(self.spec, self._wanted)
+        program, why = lowered.lower(
+            self.spec, {**self._choices, "block": block, "rate_hz": activation.sample_rate_hz, "channels": 1}
+        )
+        if program is None:
+            self.notice += f"; in a worker: {why}"
+            return None
+        self.notice += "; native"
+        method = self._method
+        own = replace(activation, params={p: activation.params[p] for p in self.params})
+        return blocks.activate(
+            compile(program), block, method.sounds_in, method.channels_out, method.delay_samples, own
+        )
+
+
+class _Carded(Model):
+    """A generator with a card, which runs frame by frame on the audio thread."""
+
+    params = Denoise.params
+
+    def __init__(self, model: str, **more: str) -> None:
+        if more:
+            raise UsageError(f"{model} is a generator with a card, which takes no {next(iter(more))}")
+        self._inner = Denoise(model)
+        self.rates_hz, self.notice = self._inner.rates_hz, self._inner.notice
+
+    def activate(self, activation: Activation) -> NativeNode:
+        """[main] See `rtgan.plugin.Plugin.activate`."""
+        return self._inner.activate(activation)

@@ -1,0 +1,96 @@
+"""A model to a program for the audio thread: recorded, compared, timed. Runs in workers."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from rtgan.errors import RtganError
+from rtgan.generators.compile import Net, compile
+from rtgan.generators.library import TOLERANCE
+from rtgan.generators.record import record
+from rtgan.worker.dialects import Choices, Player, calling
+from rtgan.worker.spec import Knob, Spec
+
+#: Share of a block's time that a model may take on the audio thread.
+MOST_SHARE = 0.25
+_BLOCKS = 16
+
+
+class _Whole(torch.nn.Module):
+    """A model and how it is called, as one function of tensors."""
+
+    def __init__(self, spec: Spec, choices: Choices, module: Any) -> None:
+        super().__init__()
+        self.inner = module
+        self._call = calling(spec, choices)
+
+    def forward(self, x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        past, now = (list(v.unbind(0)) for v in values) if values else ([], [])
+        return self._call(self.inner, x, past, now)  # type: ignore[arg-type]
+
+
+def lower(spec: Spec, choices: Choices, out: str) -> None:
+    """Record a model and write its program.
+
+    Raises
+    ------
+    RtganError
+        Why it cannot run on the audio thread: an operation and its source line, another sound, too much time.
+    """
+    method = spec.method(choices.method)
+    if not method.sounds_in:
+        raise RtganError("it makes sound of parameters alone")
+    player = Player(spec, choices)
+    knobs = player.knobs
+    examples = [torch.zeros(1, method.sounds_in, choices.block)]
+    if knobs:
+        examples += [torch.tensor([float(knob.param.default) for knob in knobs])] * 2
+    program = record(_Whole(spec, choices, copy.deepcopy(player._pristine)).eval(), examples, spec.sha256)
+    if [view.shape for view in program.outputs] != [(1, method.channels_out, choices.block)]:
+        raise RtganError(f"it gives {program.outputs[0].shape} for a block of {choices.block} samples")
+    net = compile(program)
+    _compare(net, _Whole(spec, choices, copy.deepcopy(player._pristine)).eval(), examples[0], knobs)
+    _time(net, choices)
+    program.save(out)
+
+
+def _compare(net: Net, module: torch.nn.Module, x: torch.Tensor, knobs: list[Knob]) -> None:
+    """Refuse what does not sound as TorchScript does, over some blocks with values that move."""
+    rng = np.random.default_rng(3)
+    arena = net.arena()
+    peak = worst = 0.0
+    low, high = (np.array([getattr(k.param, end) for k in knobs], np.float32) for end in ("minimum", "maximum"))
+    past = np.array([k.param.default for k in knobs], np.float32)
+    for _ in range(_BLOCKS):
+        sound = (0.1 * rng.standard_normal(x.shape)).astype(np.float32)
+        now = (low + (high - low) * rng.random(len(knobs))).astype(np.float32)
+        given = [sound, past, now] if knobs else [sound]
+        with torch.inference_mode():
+            wanted = module(*map(torch.from_numpy, given)).numpy()
+        for place, value in zip(net.inputs, given, strict=True):
+            place.of(arena)[:] = value
+        net.run(arena)
+        peak = max(peak, float(np.abs(wanted).max()))
+        worst = max(worst, float(np.abs(net.outputs[0].of(arena) - wanted).max()))
+        past = now
+    if not worst <= TOLERANCE * max(peak, 1e-6):
+        raise RtganError(f"it lowers to something else: {worst / max(peak, 1e-6):.1e} of the peak off")
+
+
+def _time(net: Net, choices: Choices) -> None:
+    arena = net.arena()
+    spent = []
+    for _ in range(50):
+        begin = time.perf_counter()
+        net.run(arena)
+        spent.append(time.perf_counter() - begin)
+    share = float(np.median(spent)) * choices.rate_hz / choices.block
+    if share > MOST_SHARE:
+        raise RtganError(
+            f"it takes {100 * share:.0f} % of the time of {choices.block} samples: too much between two blocks"
+        )

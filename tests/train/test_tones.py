@@ -1,0 +1,190 @@
+"""The net that plays notes: what is read from recordings, made of it, learned, exported and measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from rtgan.errors import UsageError
+from rtgan.kernels.partials import BANDS, HARMONICS, TABLE_ROWS, Voice, noise_table
+from rtgan.train import notes, tone_eval, tone_export
+from rtgan.train.notes import HOP, RATE_HZ, TimbreSettings, load_notes
+from rtgan.train.tone_loop import ToneConfig, ToneTrainer, parse_tone_config
+from rtgan.train.tones import ToneSettings, rendered, stretched
+
+Sound = NDArray[np.float32]
+
+
+def struck(pitch: float, stiffness: float, gain: float = 0.5, seconds: float = 1.2) -> Sound:
+    """A note that dies away, of ten partials and a little noise, behind a silence."""
+    t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    hertz = 440 * 2 ** ((pitch - 69) / 12)
+    k = np.arange(1, 11)[:, None]
+    at = k * hertz * np.sqrt((1 + stiffness * k * k) / (1 + stiffness))
+    sound = (np.exp(-2.0 * t * np.sqrt(k)) / k * np.sin(2 * np.pi * at * t)).sum(0)
+    sound += 0.001 * np.random.default_rng(1).standard_normal(len(t))
+    return np.concatenate([np.zeros(3000), gain * sound / np.abs(sound).max()]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two timbres: one an octave off its names and with velocities, one without either."""
+    folder = tmp_path_factory.mktemp("notes")
+    for name in ("bells", "plucks"):
+        (folder / name).mkdir()
+    for pitch, letter in ((57, "A2"), (60, "C3"), (64, "E3"), (67, "G3")):
+        for force, gain in (("pp", 0.1), ("ff", 0.6)):
+            soundfile.write(folder / "bells" / f"{letter}_{force}.wav", struck(pitch + 0.11, 3e-4, gain), RATE_HZ)
+    for number, pitch in enumerate((50, 55, 62)):
+        soundfile.write(folder / "plucks" / f"take-{number}-x.wav", struck(pitch, 0.0), RATE_HZ)
+    return folder
+
+
+#: Not in the order of the alphabet, which a card has.
+TIMBRES = {"plucks": TimbreSettings("plucks"), "bells": TimbreSettings("bells")}
+
+
+@pytest.fixture(scope="module")
+def corpus(data: Path, tmp_path_factory: pytest.TempPathFactory) -> notes.NoteCorpus:
+    return load_notes(data, TIMBRES, [60], tmp_path_factory.mktemp("cache"), progress=False)
+
+
+CONFIG = ToneConfig(
+    "tiny",
+    steps=60,
+    rows=128,
+    sound_step=54,
+    notes=2,
+    frames=40,
+    learning_rate=0.02,
+    checkpoint_every=10,
+    held_out=[60],
+    timbres=TIMBRES,
+    network=ToneSettings(32, 2, 2),
+    losses={"stft": {"weight": 0.5, "n_fft": [256, 1024]}},
+)
+
+
+@pytest.mark.parametrize(
+    "stem, pitch", [("FF_A0", 21), ("a2_f_rr1", 45), ("Martin_046_Bb2_1", 46), ("Mf_B-1", 11), ("027-Ds1-FF", 27)]
+)
+def test_pitches_are_read_from_names(stem: str, pitch: int) -> None:
+    assert notes.named_pitch(stem) == pitch
+    assert notes.named_pitch("take-1-x") is None
+
+
+def test_velocities_are_read_from_names() -> None:
+    assert notes.named_velocity("PP_A0", 1) < notes.named_velocity("a2_f_rr1", 1) < notes.named_velocity("FF_A0", 1)
+    assert notes.named_velocity("bass_c2_vl2", 5) == pytest.approx(0.4)
+    assert notes.named_velocity("C4", 1) < 0
+
+
+def test_notes_are_tuned_by_ear_and_known_by_what_they_are_made_of(corpus: notes.NoteCorpus) -> None:
+    bells = [n for n in corpus.notes if n.timbre == 1]
+    assert sorted({round(n.pitch, 1) for n in bells}) == [57.1, 60.1, 64.1, 67.1], "the names are an octave lower"
+    assert {n.velocity for n in bells} == {0.2, 1.0}
+    assert all(1e-4 < n.stiffness < 6e-4 for n in bells)
+    assert sorted(round(n.pitch) for n in corpus.notes if n.timbre == 0) == [50, 55, 62]
+    assert [round(n.pitch) for n in corpus.side(held_out=True)] == [60, 60]
+    loud = next(n for n in bells if n.velocity == 1.0)
+    row = loud.first + int(np.argmin(np.abs(corpus.times[loud.first : loud.first + loud.frames] - 0.15)))
+    heard = np.exp(corpus.partials[row, :4].astype(np.float64))
+    expected = np.exp(-2.0 * 0.15 * np.sqrt(np.arange(1, 5))) / np.arange(1, 5)
+    assert 20 * np.log10(heard / heard[0]) == pytest.approx(20 * np.log10(expected / expected[0]), abs=1.0)
+    assert np.abs(corpus.sound(loud)).max() == pytest.approx(notes.PEAK, rel=0.1)
+
+
+def test_what_is_trained_on_is_what_the_kernel_plays() -> None:
+    rng = np.random.default_rng(2)
+    levels = (0.05 * rng.random((6, HARMONICS + BANDS))).astype(np.float32)
+    voice = Voice(RATE_HZ, 4, noise_table(RATE_HZ))
+    state = voice.memory.view(np.float32)
+    phases = np.arctan2(state[HARMONICS : 2 * HARMONICS], state[:HARMONICS])
+    places = (voice._row + np.arange(5 * HOP)) % TABLE_ROWS
+    native = []
+    for k, level in enumerate(levels):
+        voice.aim(level[:HARMONICS].copy(), level[HARMONICS:].copy(), 150.0, 150.0, HOP, 1e-4)
+        if k == 0:
+            voice.more(HOP)
+            phases = np.arctan2(state[HARMONICS : 2 * HARMONICS], state[:HARMONICS])
+            places = (voice._row + np.arange(5 * HOP)) % TABLE_ROWS
+        else:
+            native.append(voice.more(HOP))
+    hertz = stretched(torch.tensor([150.0]), torch.tensor([1e-4]))
+    sound = rendered(
+        torch.from_numpy(levels)[None], hertz, torch.from_numpy(phases.copy())[None],
+        torch.from_numpy(voice.table[places])[None], HOP, RATE_HZ,
+    )[0]  # fmt: skip
+    expected = np.concatenate(native)
+    assert np.abs(sound.numpy() - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_training_learns_resumes_to_the_bit_and_exports_a_playable_model(
+    corpus: notes.NoteCorpus, tmp_path: Path
+) -> None:
+    whole = ToneTrainer(CONFIG, corpus, tmp_path / "whole")
+    first = whole.train_step()
+    whole.run(progress=False)
+    last = whole.tracks_loss(torch.Generator().manual_seed(1))
+    assert float(last.detach()) < 0.8 * first["tracks"]
+    half = ToneTrainer(CONFIG, corpus, tmp_path / "half")
+    while half.step < 56:
+        half.train_step()
+    half.save()
+    again = ToneTrainer(CONFIG, corpus, tmp_path / "half")
+    again.restore()
+    again.run(progress=False)
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, again.net.state_dict()[name]), name
+
+    path = tmp_path / "tiny.ts"
+    card = tone_export.export_tones(tmp_path / "whole", path)
+    assert [t["name"] for t in card["timbres"]] == ["plucks", "bells"]
+    assert card["training"]["sources"] and card["inputs"] == 3 + 2 + 2
+    from rtgan.generators import library
+
+    loaded = library.load(path)
+    error = library.deviation(loaded)
+    assert error is not None and error < library.TOLERANCE
+    assert [t.name for t in loaded.card.timbres] == ["plucks", "bells"]
+
+    system, config = tone_eval.system_of(path)
+    assert config.held_out == [60] and list(config.timbres) == list(TIMBRES)
+    results = tone_eval.measure(corpus, [system, tone_eval.sampler(corpus)])
+    assert all(r["notes"] == 2 and np.isfinite([r["spectral"], r["frechet"]]).all() for r in results.values())
+
+
+def test_a_system_that_plays_the_recordings_is_no_distance_away(corpus: notes.NoteCorpus) -> None:
+    perfect = tone_eval.System("perfect", lambda note, samples: corpus.sound(note)[:samples])
+    silent = tone_eval.System("silent", lambda note, samples: np.zeros(samples, np.float32))
+    results = tone_eval.measure(corpus, [perfect, silent])
+    assert results["perfect"]["spectral"] < 1e-4 and results["perfect"]["frechet"] < 0.1
+    assert results["silent"]["spectral"] > 1 and results["silent"]["frechet"] > 100
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"colour": 1}, "colour is not known"),
+        ({"timbres": {}}, "at least one"),
+        ({"timbres": {"a": {"folder": "x", "release_ms": 1}}}, "release_ms"),
+        ({"timbres": {"a": {}}}, "timbres.a is not complete"),
+        ({"network": {"width": 2}}, "width"),
+        ({"steps": "many"}, "steps"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(change: dict[str, object], words: str) -> None:
+    plain = dataclasses.asdict(CONFIG)
+    with pytest.raises(UsageError, match=words):
+        parse_tone_config(plain | change, "x.yaml")
+
+
+def test_a_folder_without_notes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="The timbre plucks has no recordings in "):
+        load_notes(tmp_path, TIMBRES, [], tmp_path, progress=False)

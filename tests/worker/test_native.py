@@ -1,0 +1,111 @@
+"""Models that lower run on the audio thread itself; the others say why they do not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zoo as models
+from playing import Rig, delayed
+from support import speechlike
+
+from rtgan import events
+from rtgan.events import Record
+
+SOUND = speechlike(0.2)
+
+
+class Net(torch.nn.Module):
+    """nn~: causal dilated convolutions with cached pads, a gate and a skip, as neural effects of guitars have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.register_buffer("forward_params", models.params(1, 1, 1, 1))
+        self.enter = torch.nn.Conv1d(1, 16, 3)
+        self.middle = torch.nn.Conv1d(16, 32, 3, dilation=4)
+        self.leave = torch.nn.Conv1d(16, 1, 1)
+        self.register_buffer("first_pad", torch.zeros(1, 1, 2))
+        self.register_buffer("middle_pad", torch.zeros(1, 16, 8))
+        self.sr = 48000
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        line = torch.cat([self.first_pad, x], -1)
+        self.first_pad.copy_(line[..., -2:])
+        h = torch.tanh(self.enter(line))
+        line = torch.cat([self.middle_pad, h], -1)
+        self.middle_pad.copy_(line[..., -8:])
+        a, b = self.middle(line).chunk(2, 1)
+        return x + self.leave(h + torch.tanh(a) * torch.sigmoid(b))
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.save(Net(), tmp_path_factory.mktemp("net") / "net.ts")
+
+
+def test_a_net_sounds_natively_as_in_torchscript_64_samples_late(net: Path) -> None:
+    rig = Rig(net, run="auto")
+    own = max(0, rig.latency - 64)
+    assert rig.graph.chain[0].plugin.notice.endswith("; native") and not rig.graph.nodes[0].readings
+    module = torch.jit.load(str(net))
+    with torch.inference_mode():
+        wanted = module(torch.from_numpy(SOUND[: 64 * 140])[None, None])[0, 0].numpy()
+    out = rig.run(SOUND)
+    assert own < 16 and np.abs(out[64:][: len(wanted)] - wanted[: len(out) - 64]).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_native_or_in_a_worker_it_is_the_same_sound(net: Path) -> None:
+    stereo = np.stack([SOUND, SOUND[::-1]], 1)
+    native, worker = Rig(net, channels=2, run="auto"), Rig(net, channels=2, block_samples="64")
+    shift = worker.latency - native.latency
+    assert shift == 64
+    a, b = native.run(stereo), worker.run(stereo)
+    assert np.abs(a[:-shift] - b[shift:]).max() < 1e-4 * np.abs(a).max()
+
+
+def test_no_block_size_shows_and_reset_equals_a_fresh_start(net: Path) -> None:
+    first = Rig(net, run="auto").run(SOUND)
+    for block in (1, 65, 997):
+        assert np.array_equal(Rig(net, run="auto").run(SOUND, block), first)
+    rig = Rig(net, run="auto")
+    rig.run(SOUND[:3001])
+    rig.engine.send(Record(events.RESET, events.NOW))
+    assert np.array_equal(rig.run(SOUND), first)
+
+
+@pytest.mark.parametrize("model, channels", [("stereo.ts", 1), ("stereo.ts", 2), ("widen.ts", 1), ("widen.ts", 2)])
+def test_channels_are_mapped_as_in_a_worker(zoo: Path, model: str, channels: int) -> None:
+    sound = np.stack([SOUND, SOUND[::-1]], 1)[:, :channels]
+    native, worker = Rig(zoo / model, channels=channels, run="auto"), Rig(zoo / model, channels=channels)
+    a, b = native.run(sound), worker.run(sound)
+    assert np.abs(a[: -worker.latency + native.latency] - b[worker.latency - native.latency :]).max() < 1e-6
+
+
+def test_hands_on_the_latents_move_natively(zoo: Path) -> None:
+    flat = {f"latent_{k}_gain": 0.0 for k in range(1, 17)}
+    rig = Rig(zoo / "latents.ts", 44100, run="auto", method="latents")
+    assert rig.graph.chain[0].plugin.notice.endswith("; native")
+    assert np.abs(rig.run(SOUND) - delayed(SOUND, rig.latency)).max() < 1e-5
+    rig = Rig(zoo / "latents.ts", 44100, run="auto", method="latents", values=flat)
+    assert not rig.run(SOUND).any()
+
+
+@pytest.mark.parametrize(
+    "model, why",
+    [
+        ("zoo.ts", "its attributes may move while it plays"),
+        ("chance.ts", "chance plays a part in it"),
+        ("accident.ts", r"zoo.py, line \d+: if bool"),
+        ("new.nm", "a Neutone file is played as it is"),
+    ],
+)
+def test_what_cannot_be_lowered_says_why_and_plays_in_a_worker(zoo: Path, model: str, why: str) -> None:
+    rig = Rig(zoo / model, run="auto")
+    notice = rig.graph.chain[0].plugin.notice
+    assert "in a worker: " in notice
+    assert re.search(why, notice)
+    assert rig.worker.pid

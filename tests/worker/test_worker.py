@@ -1,0 +1,205 @@
+"""A model in its own process: exact delay, the same samples however it is asked, and whatever happens to it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playing import Rig, delayed
+from support import speechlike
+
+from rtgan import events
+from rtgan.errors import RtganError
+from rtgan.events import Record
+from rtgan.worker import worker as workers
+
+TAPS = (0.0, 0.0, 0.0, 1.0, 0.25, -0.125)
+QUIET = {"margin_samples": "16384"}  # longer than any machine stalls
+
+
+def filtered(sound: np.ndarray) -> np.ndarray:
+    return np.convolve(sound, TAPS)[: len(sound)].astype(np.float32)
+
+
+def steady(rig: Rig, sound: np.ndarray) -> None:
+    """Play until nothing is late for half a second."""
+    for _ in range(40):
+        late = rig.late
+        rig.live(sound, least=24000)
+        if rig.late == late:
+            return
+    pytest.fail("it is late again and again")
+
+
+# --- delay ---
+
+
+@pytest.mark.parametrize(
+    "model, rate, block, options",
+    [
+        ("fir.ts", 48000, 64, {}),
+        ("fir.ts", 48000, 1000, {"block_samples": "100", "margin_samples": "333"}),
+        ("fir.ts", 44100, 128, {"block_samples": "128"}),
+        ("fir.ts", 96000, 480, {}),
+        ("latents.ts", 44100, 64, {"method": "latents"}),
+        ("latents.ts", 48000, 512, {}),
+        ("old.ts", 44100, 256, {}),
+        ("hungry.ts", 48000, 2048, {}),
+        ("stereo.ts", 48000, 256, {"rate_hz": "32000"}),
+        ("widen.ts", 48000, 100, {"margin_samples": "16"}),
+        ("old.nm", 44100, 128, {}),
+        ("new.nm", 48000, 64, {"margin_samples": "64"}),
+    ],
+)
+def test_the_declared_latency_is_where_an_impulse_comes_out(
+    zoo: Path, model: str, rate: int, block: int, options: dict[str, str]
+) -> None:
+    rig = Rig(zoo / model, rate, **options)
+    sound = np.zeros(900 + rig.latency + 3000, np.float32)
+    sound[900] = 0.5
+    out = rig.run(sound, block)
+    assert int(np.abs(out).argmax()) - 900 == rig.latency
+    assert not rig.late and not rig.graph.problems
+
+
+def test_the_latency_is_a_block_a_margin_and_the_models_own(zoo: Path) -> None:
+    assert Rig(zoo / "fir.ts").latency == 512 + 512 + 3
+    assert Rig(zoo / "fir.ts", block_samples="128", margin_samples="64").latency == 128 + 64 + 3
+    assert Rig(zoo / "new.nm", margin_samples="128").latency == 256 + 128 + 7
+
+
+# --- the same samples ---
+
+
+def test_no_block_size_shows_in_a_single_bit(zoo: Path) -> None:
+    rng = np.random.default_rng(1)
+    sound = np.stack([speechlike(0.3, seed=k) for k in (1, 2)], 1)
+    outs = []
+    for block in (256, 1, 64, 997, 0):
+        rig = Rig(zoo / "zoo.ts", channels=2)
+        for k, when in enumerate(rng.integers(0, len(sound), 20) if block < 0 else range(500, len(sound), 700)):
+            rig.set("gain", (0.2, 0.9)[k % 2], when)
+        cuts = np.sort(rng.integers(0, len(sound), 90)) if block == 0 else None
+        outs.append(rig.run(sound, block, cuts))
+    assert np.abs(outs[0]).max() > 0.01
+    for out in outs[1:]:
+        assert np.array_equal(out.view(np.int32), outs[0].view(np.int32))
+
+
+def test_what_comes_out_is_what_the_model_makes_of_each_channel(zoo: Path) -> None:
+    sound = np.stack([speechlike(0.2, seed=k) for k in (1, 2)], 1)
+    out = Rig(zoo / "fir.ts", channels=2).run(sound)
+    wanted = np.stack([filtered(delayed(sound[:, c], 1024)) for c in range(2)], 1)
+    assert np.abs(out - wanted).max() < 1e-6
+    out = Rig(zoo / "stereo.ts", channels=2).run(sound)
+    assert np.array_equal(out, delayed(sound, 1024)[:, ::-1])
+
+
+def test_live_is_the_same_as_offline_as_long_as_nothing_is_late(zoo: Path) -> None:
+    sound = speechlike(1.0)
+    offline = Rig(zoo / "fir.ts", **QUIET).run(sound, 128)
+    rig = Rig(zoo / "fir.ts", patient=False, **QUIET)
+    live = rig.live(sound, 128, least=len(sound) - len(sound) % 128)
+    assert rig.late == 0
+    assert np.abs(offline).max() > 0.01 and np.array_equal(live, offline[: len(live)])
+
+
+def test_reset_equals_a_fresh_start_and_the_seed_decides_about_chance(zoo: Path) -> None:
+    sound = speechlike(0.2)
+    first = Rig(zoo / "chance.ts").run(sound)
+    rig = Rig(zoo / "chance.ts")
+    rig.run(speechlike(0.1003, seed=4))
+    rig.engine.send(Record(events.RESET, events.NOW))
+    assert np.array_equal(rig.run(sound), first)
+    assert not np.array_equal(Rig(zoo / "chance.ts", seed="7").run(sound), first)
+
+
+# --- what happens to it ---
+
+
+def test_a_stall_is_heard_as_the_input_without_a_click_and_is_over_at_once(zoo: Path) -> None:
+    # Whole periods in whole blocks: it can be played over and over.
+    tone = (0.1 * np.sin(2 * np.pi * 200 * np.arange(48000) / 48000)).astype(np.float32)
+    rig = Rig(zoo / "zoo.ts", patient=False, values={"gain": 0.25})
+    out = [rig.live(tone, 240, least=24000)]
+    late = rig.late
+    os.kill(rig.worker.pid, signal.SIGSTOP)
+    out.append(rig.live(tone, 240, least=24000))
+    os.kill(rig.worker.pid, signal.SIGCONT)
+    assert rig.late >= late + 40, "each of 47 blocks is counted"
+    assert np.abs(out[1][-4800:]).max() == pytest.approx(0.1, rel=0.01), "the input, not the model's half of it"
+    out.append(rig.live(tone, 240, least=48000))
+    after = rig.late
+    out.append(rig.live(tone, 240, until=lambda: np.abs(out[-1][-480:]).max() < 0.06, least=4800))
+    assert after - late < 80, "it does not go on being late"
+    assert np.abs(np.diff(np.concatenate(out)[2000:])).max() < 0.006, "a step where it changes over"
+    assert "did not answer in time" in rig.graph.problems[0]
+
+
+def test_a_worker_that_dies_is_started_again_and_the_sound_goes_on(zoo: Path) -> None:
+    sound = speechlike(1.0)
+    rig = Rig(zoo / "fir.ts", patient=False)
+    rig.live(sound, least=4800)
+    before = rig.worker.pid
+    os.kill(before, signal.SIGKILL)
+    out = rig.live(sound, until=lambda: rig.worker.pid != before, least=4800)
+    assert np.isfinite(out).all() and np.abs(out).max() > 0.01 and np.abs(np.diff(out)).max() < 0.5
+    steady(rig, sound)
+    assert rig.worker.restarts == 1
+    assert any("died and was started again" in p for p in rig.graph.problems)
+
+
+def test_a_worker_that_hangs_is_started_again(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "HANG_S", 0.3)
+    sound = speechlike(1.0)
+    rig = Rig(zoo / "slow.ts", patient=False, ranges="work 0 100000000")
+    rig.set("work", 1e8)
+    rig.live(sound, until=lambda: rig.worker.restarts > 0)
+    assert any("did not answer for 0.3 s" in p for p in rig.graph.problems)
+
+
+def test_offline_a_worker_that_dies_ends_the_render_in_one_sentence(zoo: Path) -> None:
+    from rtgan import presets
+    from rtgan.offline import Renderer
+
+    renderer = Renderer(presets.of_model(str(zoo / "zoo.ts")), 48000, 1)
+    renderer.push(np.zeros((1, 4096), np.float32))
+    os.kill(renderer.graph.nodes[0].keep[0].pid, signal.SIGKILL)
+    with pytest.raises(RtganError, match=r"the worker of .*zoo\.ts died"):
+        for _ in range(100):
+            renderer.push(np.zeros((1, 4096), np.float32))
+
+
+def test_what_is_no_number_is_not_heard_and_does_not_stay(zoo: Path) -> None:
+    sound = speechlike(0.5)
+    loud = sound.copy()
+    loud[6000] = 0.95
+    rig = Rig(zoo / "accident.ts")
+    out = rig.run(loud)
+    assert np.isfinite(out).all() and rig.worker.node.bad == 1 and rig.graph.faults["it"] == 0
+    assert np.array_equal(out[16000:], delayed(loud, rig.latency)[16000:])
+
+
+def test_a_model_too_slow_for_its_block_is_the_input(zoo: Path) -> None:
+    sound = speechlike(1.0)
+    rig = Rig(zoo / "slow.ts", patient=False, ranges="work 0 1000", values={"work": 1000})
+    out = rig.live(sound, least=len(sound) - len(sound) % 256)
+    assert rig.late > 10
+    assert np.abs(out[-9600:] - delayed(sound, 1024)[: len(out)][-9600:]).max() < 1e-6 or rig.worker.load < 1
+
+
+def test_its_process_goes_with_the_graph(zoo: Path) -> None:
+    rig = Rig(zoo / "fir.ts")
+    pid = rig.worker.pid
+    assert Path(f"/proc/{pid}").exists()
+    del rig
+    gc.collect()
+    until = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
