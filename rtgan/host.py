@@ -492,8 +492,10 @@ class Host:
         """
         with self._loading, self._opening:
             stream = self._stream
-            if not isinstance(stream, Stream) or not self._started or self.stuck:
+            if self._source is not None:
                 raise RtganError("what plays is the built-in recording; there is no device to change")
+            if not isinstance(stream, Stream) or not self._started or self.stuck:
+                raise RtganError("nothing plays that could play on other devices")
             assert self.input is not None and self.output is not None
             before = Ends(self.input, self.output, self.sample_rate_hz, self.block)
             held = {name: getattr(self, name) for name in _OF_THE_ENGINE}
@@ -506,7 +508,7 @@ class Host:
                     raise RtganError(f"{stream.name} cannot be closed")
                 try:
                     self._move(find(), before)
-                except RtganError:
+                except Exception:
                     abandon()
                     vars(self).update(held)
                     self.input, self.output, self.block = before.input, before.output, before.block

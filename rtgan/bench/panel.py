@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,10 @@ def run() -> list[dict[str, Any]]:
     return rows
 
 
-def measure(rig: rigs.Rig, seconds: float = SECONDS, preset: str = "podcast") -> list[dict[str, Any]]:
-    """Every case of `CASES`.
+def measure(
+    rig: rigs.Rig, seconds: float = SECONDS, cases: Sequence[tuple[bool, int, bool]] = CASES, preset: str = "podcast"
+) -> list[dict[str, Any]]:
+    """Every case, so long each.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def measure(rig: rigs.Rig, seconds: float = SECONDS, preset: str = "podcast") ->
     rows = []
     with rigs.server(rig, PERIOD) as env:
         env["RTGAN_CONFIG_DIR"] = str(rig.folder)
-        for panel, browsers, flood in CASES:
+        for panel, browsers, flood in cases:
             target = rig.folder / "stamps"
             stalls = rigs.Stalls(rig)
             try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pipewire import PROGRAMS, PipeWire
 from support import ROOT, Jack
 
 pytestmark = [pytest.mark.jack, pytest.mark.slow]
@@ -92,3 +95,48 @@ def test_what_is_refused_changes_nothing_and_another_rate_needs_another_engine(
             host.stdin.flush()
     errors = host.communicate(timeout=60)[1]
     assert (host.returncode, said) == (0, ["rate", "there False"]), errors
+
+
+#: A host whose microphone for others comes and goes.
+MICROPHONE = """
+import subprocess, time
+from rtgan import Host
+from rtgan.control.plugboard import Plugboard
+def sources():
+    return subprocess.run(["pactl", "list", "short", "sources"], capture_output=True, text=True, check=True).stdout
+host = Host(preset="voice-basic")
+board = Plugboard(host)
+def plays():
+    at, deadline = host.engine.counters.position_samples, time.monotonic() + 60
+    while host.device or not host.running or host.engine.counters.position_samples < at + 4800:
+        assert time.monotonic() < deadline, (host.device, host.running, host.stats())
+        time.sleep(0.005)
+with host:
+    plays()
+    before = host.output.plug
+    board.virtual_mic(True)
+    plays()
+    assert board.mic == "rtgan microphone" and "rtgan_microphone" in sources() and host.output.plug != before
+    board.virtual_mic(False)
+    plays()
+    assert not board.mic and "rtgan_microphone" not in sources() and host.output.plug == before
+    print("there", flush=True)
+"""
+
+
+def test_a_microphone_for_others_comes_and_goes(tmp_path: Path) -> None:
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{', '.join(missing)} not installed")
+    server = PipeWire(tmp_path)
+    try:
+        server.pactl("load-module", "module-null-sink", "sink_name=room", "channels=1", "rate=48000")
+        server.choose("set-default-source", "room.monitor")
+        server.choose("set-default-sink", "room")
+        host = subprocess.run(
+            ["pw-jack", sys.executable, "-c", MICROPHONE], env={**server.env, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+            capture_output=True, text=True, timeout=180,
+        )  # fmt: skip
+    finally:
+        server.close()
+    assert (host.returncode, host.stdout.strip()[-5:]) == (0, "there"), host.stderr
