@@ -411,6 +411,15 @@ def _step(engine: Any, serial: Any, index: Any, level: Any) -> None:
 
 
 @inline
+def _let_go(engine: Any) -> None:
+    """Retire the graph that runs beside the one that is heard."""
+    e = i64p(engine)
+    serial = i64p(e[E_BESIDE])[G_SERIAL]
+    e[E_BESIDE] = 0
+    ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION], serial, 0, 0.0, 0.0, 0.0, 0.0)
+
+
+@inline
 def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
     """Step down before sound breaks, and up again when there is time for it."""
     e = i64p(engine)
@@ -450,6 +459,11 @@ def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
     if f[F_LATE] < _MOST_LATE:
         return
     f[F_LATE] = 0.0
+    if e[E_BESIDE] != 0:
+        # What nobody hears goes first.
+        _let_go(engine)
+        e[E_PAUSE] = 2 * frames
+        return
     graph = e[E_ACTIVE]
     node = graph_burden(graph, _LEAST_LOAD * budget)
     if node < 0 and e[E_NEXT] != 0:
@@ -718,8 +732,7 @@ def _apply(engine: Any, record: Any) -> None:
     elif kind == events.RESET:
         _reset(engine)
     elif kind == events.LET_GO and e[E_BESIDE] != 0 and i64p(e[E_BESIDE])[G_SERIAL] == words[3]:
-        e[E_BESIDE] = 0
-        ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION], words[3], 0, 0.0, 0.0, 0.0, 0.0)
+        _let_go(engine)
 
 
 @inline

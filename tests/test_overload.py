@@ -216,3 +216,21 @@ def test_a_preset_says_who_goes_first() -> None:
     for wrong in ("0", "10", "often", "1.5", "true"):
         with pytest.raises(UsageError, match="shed is 'never' or a place from 1, which goes first, to 9"):
             presets.parse(text.replace("never", wrong))
+
+
+def test_what_runs_unheard_beside_a_comparison_goes_before_anything_that_is_heard() -> None:
+    stage = Stage(("heavy", 1, 30), ("safe", 0, 1))
+    first = stage.graph
+    stage.play(1.0)
+    burn = Burn()
+    burn.clock, burn.ticks_per_second = stage.clock.ctypes.data, 1e9
+    stage.graph = Graph([ChainItem(burn, {"load": 30}, "other", 1)], RATE, 1024, 1)
+    stage.engine.publish(stage.graph, keep=True)
+    stage.play(1.0)
+    assert stage.engine.holds(first.serial) and not stage.steps, "there is time for both"
+    stage.load("other", 60)
+    stage.play(1.0)
+    assert not stage.engine.holds(first.serial) and not stage.steps
+    stage.load("other", 95)
+    stage.play(1.0)
+    assert [step[1:] for step in stage.steps][:1] == [("other", OUT)]
