@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rtgan import events
+from rtgan import events, offline, presets
+from rtgan.control import mapping
 from rtgan.engine import Engine
 from rtgan.errors import UsageError
 from rtgan.events import Record
@@ -324,3 +326,26 @@ def test_unknown_timbres_and_models_of_another_kind_are_refused() -> None:
         Synth(timbre="kazoo")
     with pytest.raises(Exception, match="is for 'denoise' and cannot play notes"):
         Synth(model="voice")
+
+
+def test_a_performance_in_the_log_is_played_again_to_the_bit(tmp_path: Path) -> None:
+    preset = presets.load("keys")
+    first = offline.Renderer(preset, RATE, 1, prepare=mapping.preparing(()))
+    found: list[Record] = []
+    poll = first.engine.poll
+    first.engine.poll = lambda: found.extend(poll()) or []  # type: ignore[func-returns-value, method-assign]
+    messages = [(900, b"\x90\x3c\x64"), (5000, b"\xb0\x01\x40"), (7000, b"\xe0\x00\x50"), (20000, b"\x80\x3c\x00")]
+    silence = np.zeros((1, 30000), np.float32)
+    heard = first.perform(silence, midi=messages, port=mapping.FILE_PORT)
+    lines = [offline.log_header(preset, RATE, 1, first.graph.values())]
+    for record in found:
+        if record.kind == events.HEARD:
+            lines.append(offline.log_midi(record.when, record.a.to_bytes(3, "little"), record.b))
+        elif record.kind == events.APPLIED:
+            step = offline.Step(record.when, list(first.graph.index)[record.a], record.x, ramp_samples=int(record.y))
+            lines.append(offline.log_step(step))
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    again, _, steps, rate = offline.read_log(log)
+    assert any(step.param == "synth.morph" for step in steps) and np.abs(heard).max() > 0.01
+    assert np.array_equal(offline.Renderer(again, rate, 1).perform(silence, steps), heard)
