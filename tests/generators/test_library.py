@@ -256,12 +256,16 @@ def test_machine_code_is_kept_and_a_damaged_file_is_made_again(own_cache: Path) 
     first = compile(program)
     path = cache_path(program, ())
     assert path.is_file() and [p.name for p in path.parent.iterdir()] == [path.name]
+    assert compile(program) is first, "what is in use is there once"
+    in_use = sys.modules[compile.__module__]._loaded
+    in_use.clear()
     again = compile(program)
-    assert again.code == first.code and again.report == first.report
+    assert again is not first and again.code == first.code and again.report == first.report
     np.testing.assert_array_equal(again.weights, first.weights)
     whole = path.read_bytes()
     for bad in (b"", whole[:100], whole[: len(whole) // 2], os.urandom(500)):
         path.write_bytes(bad)
+        in_use.clear()
         net = compile(program)
         arena = net.arena()
         net.run(arena)

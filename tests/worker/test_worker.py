@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from playing import Rig, delayed
-from support import speechlike
+from support import ROOT, speechlike
 
 from rtgan import events
 from rtgan.errors import RtganError
@@ -203,3 +207,28 @@ def test_its_process_goes_with_the_graph(zoo: Path) -> None:
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_nothing_is_left_of_a_host_that_was_killed(zoo: Path, tmp_path: Path) -> None:
+    def left() -> int:
+        mark, found = f"RTGAN_TEST_MARK={tmp_path}".encode(), 0
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                found += mark in environment.read_bytes().split(b"\0")
+        return found
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, left()
+            time.sleep(0.05)
+
+    host = subprocess.Popen(
+        [sys.executable, "-m", "rtgan", "info", str(zoo / "stuck.ts")], cwd=ROOT,
+        env={**os.environ, "RTGAN_TEST_MARK": str(tmp_path)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait(lambda: left() == 3)
+    host.kill()
+    host.wait()
+    wait(lambda: left() == 0)
