@@ -278,7 +278,7 @@ class Recorder:
     @property
     def problem(self) -> str | None:
         """Why recording stopped, if it did."""
-        return next((take.problem for take in self._takes if take.problem), None)
+        return self.wet.problem or next((take.problem for take in self._takes if take.problem), None)
 
     @property
     def _takes(self) -> list[Take]:

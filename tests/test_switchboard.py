@@ -163,7 +163,7 @@ def test_one_control_moves_many_and_the_host_and_asks_for_actions() -> None:
     engine.midi(b"\x93\x05\x05")
     run(engine, np.zeros((2000, 1), np.float32))
     assert (graph.value("gain.gain_db"), graph.value("highpass.cutoff_hz")) == (24, pytest.approx(10))
-    assert engine.host_values == {"volume_db": 0, "mute": 1, "bypass": 0}
+    assert engine.host_values == {name: p.default for name, p in HOST_PARAMS.items()} | {"mute": 1}
     records = engine.poll()
     assert [engine.action(r) for r in records if r.kind == events.ACTION] == ["next"]
     assert len([r for r in records if r.kind == events.PANICKED]) == 1

@@ -300,7 +300,9 @@ def play(case: Case, shim: Shim, blocks: int) -> dict[str, Any]:
     assert guarded.counters.callbacks == blocks
     assert guarded.counters.position_samples == total
     assert guarded.counters.bad_input_samples > 0
-    assert seen >= case.expected, f"reported {sorted(seen)}, expected {sorted(case.expected)}"
+    # Graphs are weighed only while nothing fades for half a second, which takes a long run.
+    expected = case.expected if blocks >= 3000 else case.expected - {events.LOUDNESS}
+    assert seen >= expected, f"reported {sorted(seen)}, expected {sorted(expected)}"
     return {"blocks": blocks, "frames": total, "seccomp": not shim.without_seccomp}
 
 
