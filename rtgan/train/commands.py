@@ -180,10 +180,13 @@ def run_export(args: argparse.Namespace) -> int:
             metrics = json.loads(args.metrics.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"The figures {str(args.metrics)!r} cannot be read as JSON.") from error
+    if tone_export.is_tone_run(args.run):
+        card = tone_export.export_tones(args.run, args.output, args.name, args.description, metrics)
+        print(f"{args.output}: {card['name']}, {card['parameters']} parameters, {len(card['timbres'])} timbres.")
+        return 0
+    if metrics is not None:
         name = args.name or load_checkpoint(args.run)["config"]["name"]
         metrics = evaluate.for_card(metrics, name)
-    if tone_export.is_tone_run(args.run):
-        return tone_export.export_command(args)
     card = export.export_run(args.run, args.output, args.name, args.description, metrics)
     latency_ms = 1000 * card["latency_samples"] / card["sample_rate_hz"]
     print(f"{args.output}: {card['name']}, {card['parameters']} parameters, latency {latency_ms:g} ms.")

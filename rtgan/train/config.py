@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,16 +110,45 @@ _SECTIONS: dict[str, type] = {
 }
 
 
+def check_keys(kind: type, given: Mapping[str, Any], where: str) -> None:
+    """Refuse what a dataclass has no field for; ``where`` comes before the key."""
+    known = sorted(f.name for f in dataclasses.fields(kind))
+    for key in given:
+        if key not in known:
+            raise UsageError(f"{where}{key} is not known; allowed are {', '.join(known)}.")
+
+
+def check_kinds(kind: type, given: Mapping[str, Any], where: str) -> None:
+    """Refuse values of another kind than the field's default: a switch, a whole number, a number."""
+    defaults = {f.name: f.default for f in dataclasses.fields(kind)}
+    for key, value in given.items():
+        default = defaults[key]
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise UsageError(f"{where}{key} is {value!r} but must be true or false.")
+        elif isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UsageError(f"{where}{key} is {value!r} but must be a number.")
+        elif isinstance(default, int) and not isinstance(value, int):
+            raise UsageError(f"{where}{key} is {value!r} but must be a whole number.")
+
+
+def read_yaml(path: Path) -> Any:
+    """What a config file holds; `UsageError` where it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"The config {str(path)!r} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"The config {str(path)!r} is not YAML: {' '.join(str(error).split())}.") from error
+
+
 def parse_config(values: Any, where: str) -> TrainConfig:
     """Check plain values and make a config of them; unknown keys are refused."""
     if not isinstance(values, dict) or "name" not in values:
         raise UsageError(f"{where} is not a training config: it must be a mapping with a 'name'.")
 
     def build(kind: type, given: dict[str, Any], prefix: str) -> Any:
-        known = {f.name: f for f in dataclasses.fields(kind)}
-        for key in given:
-            if key not in known:
-                raise UsageError(f"{where}: {prefix}{key} is not known; allowed are {', '.join(sorted(known))}.")
+        check_keys(kind, given, f"{where}: {prefix}")
         ready = dict(given)
         for key, inner in _SECTIONS.items() if kind is TrainConfig else ():
             if ready.get(key) is not None:
@@ -127,15 +157,7 @@ def parse_config(values: Any, where: str) -> TrainConfig:
                 ready[key] = build(inner, ready[key], f"{key}.")
             elif key != "adversary":
                 ready.pop(key, None)
-        for key, value in ready.items():
-            default = known[key].default
-            if isinstance(default, bool):
-                if not isinstance(value, bool):
-                    raise UsageError(f"{where}: {prefix}{key} is {value!r} but must be true or false.")
-            elif isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise UsageError(f"{where}: {prefix}{key} is {value!r} but must be a number.")
-            elif isinstance(default, int) and not isinstance(value, int):
-                raise UsageError(f"{where}: {prefix}{key} is {value!r} but must be a whole number.")
+        check_kinds(kind, ready, f"{where}: {prefix}")
         return kind(**ready)
 
     config: TrainConfig = build(TrainConfig, values, "")
@@ -149,10 +171,4 @@ def parse_config(values: Any, where: str) -> TrainConfig:
 
 def load_config(path: Path) -> TrainConfig:
     """Read a config from YAML."""
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"The config {str(path)!r} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"The config {str(path)!r} is not YAML: {' '.join(str(error).split())}.") from error
-    return parse_config(values, path.name)
+    return parse_config(read_yaml(path), path.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import RtganError, UsageError
+from ..errors import RtganError
 from ..kernels.partials import HARMONICS
 from .checkpoint import load_checkpoint
 from .diary import curve
@@ -148,16 +147,3 @@ def example_rows(timbres: int, latents: int, rows: int = _VECTOR_ROWS) -> torch.
     columns = (rng.uniform(24, 104, rows), rng.uniform(0.1, 1, rows), rng.exponential(0.8, rows))
     whole = np.concatenate([np.stack(columns, 1), shares, rng.normal(0, 0.5, (rows, latents))], 1)
     return torch.from_numpy(whole.astype(np.float32))
-
-
-def export_command(args: argparse.Namespace) -> int:
-    """``rtgan export`` of such a run."""
-    metrics = None
-    if args.metrics is not None:
-        try:
-            metrics = json.loads(args.metrics.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"The figures {str(args.metrics)!r} cannot be read as JSON.") from error
-    card = export_tones(args.run, args.output, args.name, args.description, metrics)
-    print(f"{args.output}: {card['name']}, {card['parameters']} parameters, {len(card['timbres'])} timbres.")
-    return 0

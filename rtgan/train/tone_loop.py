@@ -26,6 +26,7 @@ from ..errors import RtganError, UsageError
 from ..kernels.partials import BANDS, HARMONICS, TABLE_ROWS, noise_table
 from .adversary import Adversary, AdversarySettings
 from .checkpoint import CHECKPOINT, load_checkpoint, save_atomically
+from .config import check_keys, check_kinds, read_yaml
 from .diary import Diary
 from .loop import _Interrupt
 from .losses import LossSum, level_scale
@@ -85,17 +86,8 @@ class ToneConfig:
 def _made(kind: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise UsageError(f"{where} must be a mapping.")
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    for key, value in values.items():
-        if key not in known:
-            raise UsageError(f"{where}.{key} is not known; allowed are {', '.join(sorted(known))}.")
-        default = known[key].default
-        if isinstance(default, bool) != isinstance(value, bool) and default is not dataclasses.MISSING:
-            raise UsageError(f"{where}.{key} is {value!r}, which is not of the right kind.")
-        if isinstance(default, int | float) and not isinstance(value, int | float):
-            raise UsageError(f"{where}.{key} is {value!r} but must be a number.")
-        if isinstance(default, int) and not isinstance(value, int):
-            raise UsageError(f"{where}.{key} is {value!r} but must be a whole number.")
+    check_keys(kind, values, f"{where}.")
+    check_kinds(kind, values, f"{where}.")
     try:
         return kind(**values)
     except TypeError as problem:
@@ -130,7 +122,7 @@ def is_tone_config(path: Path) -> bool:
 
 def load_tone_config(path: Path) -> ToneConfig:
     """Read a config file."""
-    return parse_tone_config(yaml.safe_load(path.read_text("utf-8")), str(path))
+    return parse_tone_config(read_yaml(path), str(path))
 
 
 class ToneTrainer:
