@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from . import tone_eval, tone_export, tone_loop
+from . import tag_eval, tag_export, tag_loop, tone_eval, tone_export, tone_loop
 from .checkpoint import load_checkpoint
 from .course import Course, CourseConfig
 
@@ -41,6 +41,7 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
+    tag_loop.TASK: Task(tag_loop.load_tag_config, tag_loop.begin, tag_export.export_tags, tag_eval.eval_command),
     tone_loop.TASK: Task(tone_loop.load_tone_config, tone_loop.begin, tone_export.export_tones, tone_eval.eval_command),
 }
 
