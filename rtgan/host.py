@@ -220,7 +220,12 @@ class Host:
         check_block(block)
         self.block = block
         self._source = source
-        self._stems = _check_stems(stems, self.preset)
+        # Of strips each is recorded to a file of its own.
+        self._stems = _check_stems(
+            [*self.preset.strips, *(s for s in stems if s not in self.preset.strips)], self.preset
+        )
+        self._mono = presets.mono(self.preset)
+        self._mics = self.preset.inputs
         self._listeners: list[Callable[[Record], None]] = [on_record] if on_record is not None else []
         self.prepare: offline.Prepare | None = None
         self._settings = dict(settings or {})
@@ -270,7 +275,7 @@ class Host:
         here = self._monitors if self._monitor_device is None else ()
         self.engine = Engine(
             self.sample_rate_hz,
-            channels=len(ins),
+            channels=offline.MIX_CHANNELS if self._mics else len(ins),
             device_in=max(ins),
             device_out=max((*outs, *here)),
             in_map=tuple(c - 1 for c in ins),
@@ -278,6 +283,7 @@ class Host:
             monitor_map=tuple(c - 1 for c in here),
             tape_frames=_TAPE_FRAMES if tape else 0,
             stems=len(self._stems),
+            mics=len(ins) if self._mics else 0,
         )
         self._keep_frames = round(self._pre_roll_s * self.sample_rate_hz)
         self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
@@ -302,7 +308,8 @@ class Host:
     def _channels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Device channels to use, counted from 1; `UsageError` if the devices have not got them."""
         ins, outs = self._wanted_channels
-        found = ins or (1,), outs or ((1, 2) if self.output is None or self.output.outputs >= 2 else (1,))
+        heard = ins or tuple(range(1, 1 + max(1, self._mics)))
+        found = heard, outs or ((1, 2) if self.output is None or self.output.outputs >= 2 else (1,))
         self._check_channels(*found)
         return found
 
@@ -327,7 +334,10 @@ class Host:
         for kind, chosen, device in (("input", ins, self.input), ("output", outs, self.output)):
             most = 64 if device is None else device.inputs if kind == "input" else device.outputs
             name = "the built-in device" if device is None else device.name
-            if not 1 <= len(chosen) <= 2:
+            if kind == "input" and self._mics:
+                if len(chosen) < self._mics:
+                    raise UsageError(f"{self.preset.name} needs {self._mics} input channels, not {len(chosen)}")
+            elif not 1 <= len(chosen) <= 2:
                 raise UsageError(f"{kind} channels: one or two are allowed, not {len(chosen)}")
             if len(set(chosen)) != len(chosen):
                 raise UsageError(f"{kind} channels: {','.join(map(str, chosen))} names a channel twice")
@@ -372,8 +382,9 @@ class Host:
         for name in set(settings or {}) - set(graph):
             self.set(name, (settings or {})[name])
         return offline.build(
-            preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph, self._stems
-        )
+            preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph, self._stems,
+            self.engine.mics,
+        )  # fmt: skip
 
     # --- life ---
 
@@ -392,7 +403,7 @@ class Host:
             self._stream = self._open(self.input, self.output)
         try:
             if self._record is not None:
-                self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels, stems=self._stems)
+                self._recorder = self._new_take(self._record)
                 # What the values are before anything can change them.
                 self._recorder.begin(0, self._past)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
@@ -715,7 +726,7 @@ class Host:
         with self._polling:
             self.stop_recording()
             try:
-                recorder = Recorder(path, self.sample_rate_hz, self.engine.channels, stems=self._stems)
+                recorder = self._new_take(path)
             except OSError as problem:
                 raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
             self._poll()
@@ -729,6 +740,12 @@ class Host:
                     recorder.begin(heard.begin_kept, self._past)
                     recorder.append(heard.kept)
                 self._recorder = recorder
+
+    def _new_take(self, path: Path) -> Recorder:
+        engine = self.engine
+        return Recorder(
+            path, self.sample_rate_hz, engine.channels, stems=self._stems, mono=self._mono, mics=engine.mics
+        )
 
     def mark(self, name: str = "", position: int | None = None) -> str:
         """Put a marker into the recording, at an engine's sample or now. Any thread.
