@@ -539,14 +539,18 @@ class Host:
             why = "a recording runs" if self._recorder is not None else self.pinned
             if why:
                 raise RtganError(f"{why}: neither the rate nor the channels can be changed meanwhile")
-            self.sample_rate_hz = wanted.rate_hz
-            with self._polling, self._lock:
-                engine = self.engine
-                self._begin(self._graph.values(), engine.tape is not None)
-                for name, value in engine.host_values.items():
-                    slots = (ctypes.c_double * PARAM_SLOTS).from_address(self.engine.host_slot(name))
-                    slots[CURRENT] = slots[TARGET] = value
+            self._change_engine(wanted.rate_hz)
         self._play_on(wanted.input, wanted.output)
+
+    def _change_engine(self, rate_hz: int) -> None:
+        """Another engine for the present devices, with the present chain and values."""
+        self.sample_rate_hz = rate_hz
+        with self._polling, self._lock:
+            engine = self.engine
+            self._begin(self._graph.values(), engine.tape is not None)
+            for name, value in engine.host_values.items():
+                slots = (ctypes.c_double * PARAM_SLOTS).from_address(self.engine.host_slot(name))
+                slots[CURRENT] = slots[TARGET] = value
 
     def _fade_out(self) -> None:
         if not self.running:
@@ -1011,6 +1015,50 @@ class Host:
             self._play_on(inputs[0], outputs[0])
         except RtganError as problem:
             self._device = str(problem)
+            if round(outputs[0].rate_hz) not in (self.sample_rate_hz, 0):
+                self._adapt(inputs[0], outputs[0])
+
+    def _adapt(self, input: Device, output: Device) -> None:
+        """Play on at the rate that a device has come back with; values and chain are kept, plugins begin anew."""
+        rate_hz, before = round(output.rate_hz), Ends(self.input or input, self.output or output, 0, 0)
+        came = f"{output.name} has come back at {rate_hz} Hz"
+        if rate_hz not in ENGINE_RATES_HZ or self.pinned:
+            why = self.pinned or f"rtgan plays at {', '.join(map(str, ENGINE_RATES_HZ))}"
+            self._device = f"{came}, and {why}; waiting for {self.sample_rate_hz} Hz"
+            return
+        # Who loads a preset meanwhile does so for the engine there is; half a second later it is this one's turn.
+        if not self._loading.acquire(blocking=False):
+            return
+        try:
+            present, held = self.sample_rate_hz, {name: getattr(self, name) for name in _OF_THE_ENGINE}
+            # A recording has one rate: it ends with what was heard before.
+            with self._polling, self._lock:
+                self._poll()
+                recorder, self._recorder = self._recorder, None
+            self._changing = True
+            try:
+                self.input, self.output = input, output
+                self._change_engine(rate_hz)
+                self._play_on(input, output)
+            except Exception:
+                vars(self).update(held)
+                self.input, self.output, self.sample_rate_hz = before.input, before.output, present
+                self._recorder = recorder
+                raise
+            finally:
+                self._changing = False
+            told = f"{came}: playing on at that rate"
+            if recorder is not None:
+                recorder.close()
+                self._problems += [recorder.problem] if recorder.problem else []
+                another = recorder.path.with_name(f"{recorder.path.stem}-{rate_hz}{recorder.path.suffix}")
+                self.record(another)
+                told += f"; {recorder.path.name} ends here, {another.name} goes on"
+            self.warn(told)
+        except RtganError as problem:
+            self._device = str(problem)
+        finally:
+            self._loading.release()
 
     def _play_on(self, input: Device, output: Device) -> None:
         """Open devices for the engine as it is, and fade in."""
