@@ -446,7 +446,7 @@ def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
     share = smaller(1.0, seconds / _LOAD_S)
     # One stall says little about the load, however long it was.
     f[F_LOAD] += share * (smaller(load, 2.0) - f[F_LOAD])
-    graph_cost(e[E_ACTIVE], frames, share)
+    graph_cost(e[E_ACTIVE], frames, share, _LATE * budget)
     late = load > _LATE or (flags & 15 != 0 and f[F_LOAD] > _OUR_PART)
     if late:
         e[E_LATE_CALLBACKS] += 1

@@ -280,15 +280,18 @@ def graph_step(graph: Any, index: Any, level: Any) -> Any:
 
 
 @inline
-def graph_cost(graph: Any, frames: Any, share: Any) -> None:
-    """[audio] Learn what each node costs from the last ``frames``, by so large a share of the news."""
+def graph_cost(graph: Any, frames: Any, share: Any, most: Any) -> None:
+    """[audio] Learn what each node costs from the last ``frames``, by so large a share of the news.
+
+    What took more than ``most`` ticks a sample was interrupted by somebody else, and says no more than that.
+    """
     g = i64p(graph)
     for k in range(g[G_NODES]):
         node = g[G_TABLE] + k * _N_BYTES
         w = i64p(node)
         f = f64p(node)
         if w[N_LEVEL] == FULL and w[N_MODE] == _ACTIVE:
-            f[N_COST] += share * (w[N_TICKS] / frames - f[N_COST])
+            f[N_COST] += share * (smaller(w[N_TICKS] / frames, most) - f[N_COST])
         w[N_TICKS] = 0
 
 
