@@ -35,7 +35,7 @@ def measurements(monkeypatch):
 def test_all_is_measured_when_nothing_is_named(measurements, tmp_path, capsys):
     target = tmp_path / "figures.json"
     assert bench.run(Namespace(what=None, json=target)) == 0
-    assert [name.rpartition(".")[2] for name in measurements] == ["kernels", "engine", "generators", "control", "panel"]
+    assert [name.rpartition(".")[2] for name in measurements] == ["kernels", "engine", "load", "generators", "control", "panel"]
     figures = json.loads(target.read_text())
     assert figures["engine"] == [{"measure": "rtgan.bench.engine", "figure": 1.5}]
     assert figures["generators"] == {"skipped": "torch is not installed"}
