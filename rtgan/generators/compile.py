@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import io
 import json
-import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -101,7 +100,7 @@ class Net:
         self.address = self._loaded.address("run")
         self.initial_arena = aligned(arena)
         self.arena_floats = arena.size
-        self.weights = aligned(weights)
+        self.weights = weights if weights.ctypes.data % 64 == 0 else aligned(weights)
         self.inputs, self.outputs = inputs, outputs
         self.report = report
         self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self.address)
@@ -478,28 +477,36 @@ def cache_path(program: Program, carry: Sequence[tuple[int, int]], machine: Mach
 
 
 def _write_cache(path: Path, code: bytes, arena: Floats, weights: Floats, head: dict[str, Any]) -> None:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("head.json", json.dumps(head))
-        archive.writestr("code.o", code)
-        archive.writestr("arena", arena.tobytes())
-        archive.writestr("weights", weights.tobytes())
+    """One file: the length of its head, the head, and behind it code, arena and weights from 64-byte borders on."""
+    parts = [code, arena.tobytes(), weights.tobytes()]
+    text = json.dumps({**head, "sizes": [len(p) for p in parts], "check": zlib.crc32(parts[0] + parts[1])}).encode()
+    out = bytearray(len(text).to_bytes(8, "little") + text)
+    for part in parts:
+        out += bytes(-len(out) % 64) + part
     try:
-        write_atomically(path, out.getvalue())
+        write_atomically(path, bytes(out))
     except OSError:
         # A cache that cannot be written costs time at the next start and nothing else.
         return
 
 
-def _read_cache(path: Path) -> Net | None:
+def read_cache(path: Path) -> Net | None:
+    """A net from its file, whose weights stay there until they are read; None for a file that is none."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            head = json.loads(archive.read("head.json"))
-            arena = np.frombuffer(archive.read("arena"), np.float32)
-            weights = np.frombuffer(archive.read("weights"), np.float32)
-            inputs, outputs = ([Place(*p) for p in head[k]] for k in ("inputs", "outputs"))
-            return Net(archive.read("code.o"), arena, weights, inputs, outputs, head["report"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, RuntimeError):
+        data = np.memmap(path, np.uint8, "r")
+        at = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        head = json.loads(data[8:at].tobytes())
+        parts = []
+        for size in head["sizes"]:
+            at += -at % 64
+            parts.append(data[at : at + size])
+            at += size
+        if at != len(data) or zlib.crc32(parts[0].tobytes() + parts[1].tobytes()) != head["check"]:
+            return None
+        arena, weights = (np.asarray(p).view(np.float32) for p in parts[1:])
+        inputs, outputs = ([Place(*p) for p in head[k]] for k in ("inputs", "outputs"))
+        return Net(parts[0].tobytes(), arena, weights, inputs, outputs, head["report"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 
 
@@ -525,7 +532,7 @@ def compile(
     """
     machine = machine or Machine.host()
     path = cache_path(program, carry, machine) if use_cache else None
-    if path is not None and (found := _loaded.get(path) or _read_cache(path)) is not None:
+    if path is not None and (found := _loaded.get(path) or read_cache(path)) is not None:
         _loaded[path] = found
         return found
     low = _lower(program, carry, machine)

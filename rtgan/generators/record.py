@@ -157,6 +157,11 @@ _COMPOSED: dict[str, Callable[[dict[str, Any]], Any]] = {
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collect the operations that depend on the inputs or on mutable state."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """What this would keep out is never there, and keeping it out costs the import of a compiler: a second."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ops: list[dict[str, Any]] = []
