@@ -532,6 +532,8 @@ class Graph:
         What `TRIM` begins with.
     stems : sequence of str
         Labels of plugins behind which the sound is kept piece by piece; of those that are not there, silence.
+    period_samples : int
+        Samples of a call of the device, as far as that is known; 0 where it is not.
 
     Attributes
     ----------
@@ -553,6 +555,7 @@ class Graph:
         crossfade_ms: float | None = None,
         trim_db: float = 0.0,
         stems: Sequence[str] = (),
+        period_samples: int = 0,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
@@ -588,7 +591,9 @@ class Graph:
         births: list[int] = []
         for item, row_words in zip(self.chain, table, strict=False):
             addresses = {p: address_of(slots[self.index[f"{item.label}.{p}"]]) for p in all_params(type(item.plugin))}
-            activation = Activation(sample_rate_hz, max_block, channels, max_block, arena, addresses, dict(lanes))
+            activation = Activation(
+                sample_rate_hz, max_block, channels, max_block, arena, addresses, dict(lanes), period_samples
+            )
             first = len(arena.pieces)
             try:
                 node = _activated(item.plugin, activation)

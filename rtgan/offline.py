@@ -236,6 +236,7 @@ def build(
     channels: int,
     settings: Mapping[str, object] | None = None,
     stems: Sequence[str] = (),
+    period_samples: int = 0,
 ) -> Graph:
     """A graph of a preset with settings on top, its trim among them; `UsageError` for one that does not fit."""
     items = preset.items()
@@ -256,7 +257,7 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db, stems)
+    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db, stems, period_samples)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:

@@ -100,6 +100,8 @@ class Activation:
         Address of each parameter's slots (see `rtgan.params.param_next`), by id.
     lanes : Mapping[str, int]
         The lanes of the nodes in front, by name, of the nearest where several have the same.
+    period_samples : int
+        Samples that a call of the device brings, as far as that is known; 0 where it is not.
     """
 
     sample_rate_hz: int
@@ -109,6 +111,7 @@ class Activation:
     arena: Arena
     params: Mapping[str, int] = field(default_factory=dict)
     lanes: Mapping[str, int] = field(default_factory=dict)
+    period_samples: int = 0
 
 
 class Plugin(ABC):

@@ -147,13 +147,21 @@ class _Builder:
                 first.setdefault(v.storage, k)
                 last[v.storage] = k
         outside = {v.storage for v in (*self.low.inputs, *self.low.outputs)}
+        # Of what lasts from run to run only what is ever touched is kept: caches have rows for many streams.
+        self.used: dict[int, tuple[int, int]] = {}
+        for step in self.low.steps:
+            for v in (*step.ins, *step.outs):
+                if self.low.memory[v.storage].kind == "state" and v.storage not in outside and v.size:
+                    low, high = v.span()
+                    before = self.used.get(v.storage, (low, high))
+                    self.used[v.storage] = min(low, before[0]), max(high, before[1])
         kept = [
             s for s, m in enumerate(self.low.memory)
             if s in outside or (s in first and m.kind != "const" and (m.kind != "temp" or m.data is not None))
         ]  # fmt: skip
         position = 0
         for s in kept:
-            self.place[s] = position
+            self.place[s] = position - self.used.get(s, (0, 0))[0]
             position += self._room(s)
         top = start = position
         busy: list[tuple[int, int, int]] = []
@@ -175,7 +183,8 @@ class _Builder:
         self.arena_size = top
 
     def _room(self, storage: int) -> int:
-        return -(-max(1, self.low.memory[storage].size) // _ALIGN) * _ALIGN
+        low, high = self.used.get(storage, (0, max(1, self.low.memory[storage].size) - 1))
+        return -(-(high + 1 - low) // _ALIGN) * _ALIGN
 
     def initial(self) -> Floats:
         """The arena before the first run."""
@@ -183,7 +192,8 @@ class _Builder:
         for s, at in self.place.items():
             data = self.low.memory[s].data
             if data is not None:
-                arena[at : at + data.size] = data
+                low, high = self.used.get(s, (0, data.size - 1))
+                arena[at + low : at + high + 1] = data[low : high + 1]
         return arena
 
     def weight(self, values: Floats) -> str:
@@ -457,7 +467,7 @@ def _generator_hash() -> str:
     """Hash of the sources that decide what code a program becomes."""
     total = hashlib.sha256()
     here = Path(__file__).resolve().parent
-    files = [here / f"{n}.py" for n in ("compile", "fuse", "lowering", "operations", "program")]
+    files = [here / f"{n}.py" for n in ("chance", "compile", "fuse", "lowering", "operations", "program")]
     files += sorted((here.parent / "kernels").glob("nn*.py"))
     for path in files:
         total.update(path.name.encode() + path.read_bytes())
