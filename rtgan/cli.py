@@ -140,6 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         "what", nargs="?", choices=("kernels", "engine", "load", "generators", "control", "panel"), help="default: all"
     )
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
+    bench.add_argument(
+        "--gtcrn", type=Path, metavar="FILE", help="of generators: GTCRN's streaming ONNX file, to compare with"
+    )
 
     train = commands.add_parser("train", help="train a generator (needs rtgan[torch])")
     export = commands.add_parser("export", help="export a trained generator to TorchScript (needs rtgan[torch])")

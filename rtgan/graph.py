@@ -622,6 +622,8 @@ class Graph:
         Labels of plugins behind which the sound is kept piece by piece; of those that are not there, silence.
     mics : int
         Inputs that strips may take their sound from.
+    period_samples : int
+        Samples of a call of the device, as far as that is known; 0 where it is not.
 
     Attributes
     ----------
@@ -644,6 +646,7 @@ class Graph:
         trim_db: float = 0.0,
         stems: Sequence[str] = (),
         mics: int = 0,
+        period_samples: int = 0,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
@@ -684,7 +687,7 @@ class Graph:
             activation = Activation(
                 sample_rate_hz, max_block, width, max_block, arena, addresses, dict(known),
                 desk.longest - desk.ahead[item.strip] if item.plugin.inputs else 0,
-                tuple(desk.ends) if item.plugin.mixes else (),
+                tuple(desk.ends) if item.plugin.mixes else (), period_samples,
             )  # fmt: skip
             first = len(arena.pieces)
             try:

@@ -36,6 +36,8 @@ from rtgan.snapshots import same_chain
 __all__ = ["Host", "Stats", "process"]
 
 _POLL_S = 0.02
+#: Samples of a call of the device that plays a source, where nobody says.
+_SOURCE_BLOCK = 128
 _TAPE_FRAMES = 1 << 19
 _GONE_S = 2.0
 _AGAIN_S = 0.5
@@ -381,9 +383,12 @@ class Host:
         graph = {k: v for k, v in (settings or {}).items() if not k.startswith("host.")}
         for name in set(settings or {}) - set(graph):
             self.set(name, (settings or {})[name])
+        period = self.block or (
+            _SOURCE_BLOCK if self._source is not None else io_devices.period_samples(self.input or self.output)
+        )
         return offline.build(
             preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph, self._stems,
-            self.engine.mics,
+            self.engine.mics, period,
         )  # fmt: skip
 
     # --- life ---
@@ -397,7 +402,7 @@ class Host:
             frames = np.zeros((self._source.shape[1], engine.device_in), np.float32)
             for channel in range(engine.device_in):
                 frames[:, channel] = self._source[channel % len(self._source)]
-            self._stream = ClockedStream(engine, frames, self.block or 128)
+            self._stream = ClockedStream(engine, frames, self.block or _SOURCE_BLOCK)
         else:
             assert self.input is not None and self.output is not None
             self._stream = self._open(self.input, self.output)

@@ -124,6 +124,8 @@ class Activation:
         For a fader: how much later than its own strip the slowest one is.
     strips : tuple of StripEnd
         For a mixer: the strips, in their order.
+    period_samples : int
+        Samples that a call of the device brings, as far as that is known; 0 where it is not.
     """
 
     sample_rate_hz: int
@@ -135,6 +137,7 @@ class Activation:
     lanes: Mapping[str, int] = field(default_factory=dict)
     align_samples: int = 0
     strips: tuple[StripEnd, ...] = ()
+    period_samples: int = 0
 
 
 class Plugin(ABC):

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from numpy.typing import NDArray
 from support import speechlike
 
-from rtgan import chain, events, live, offline, presets
+from rtgan import chain, events, live, offline, preset_schema, presets
 from rtgan.errors import UsageError
 from rtgan.events import Record
 from rtgan.host import Host
@@ -199,6 +201,7 @@ def test_a_preset_says_what_it_means_and_is_written_as_it_was_read() -> None:
     assert preset.strips == {"anna": (1,), "ben": (2,), "music": (3, 4)} and preset.inputs == 4
     assert presets.parse(presets.dump(preset)) == preset
     assert presets.dump(presets.parse(presets.dump(preset))) == presets.dump(preset)
+    jsonschema.Draft202012Validator(preset_schema.schema()).validate(yaml.safe_load(ROUND))
     bound = of(ROUND + "midi:\n- {control: cc 7, target: anna.level_db}\n")
     assert bound.midi[0].targets == ("anna.level_db",)
 
