@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtgan import offline, presets
-from rtgan.errors import RtganError, UsageError
+from rtgan.errors import NotLowered, RtganError, UsageError
 from rtgan.generators import card, library
 from rtgan.generators.compile import compile
 from rtgan.generators.files import write_atomically
@@ -40,7 +40,8 @@ def describe(name: str | Path) -> str:
     if path is None:
         raise UsageError(f"there is no model file '{name}'")
     if card.has_card(path):
-        return library.describe(path)
+        why = _unlowered(path)
+        return library.describe(path) + (f"\n  {'runs':12} in a worker: {why}" if why else "")
     found = spec.look(path)
     kind = {"nn~": "an nn~ model", "neutone": "a Neutone model", "module": "a plain TorchScript module"}[found.kind]
     rows = [("kind", kind), *((k, v) for k, v in found.about.items() if v)]
@@ -122,8 +123,11 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
         raise UsageError(f"there is no model file '{name}'")
     if card.has_card(path):
         print(library.describe(path))
-        print("It runs on the audio thread itself; `rtgan bench generators` measures it.")
-        return 0
+        why = _unlowered(path)
+        if not why:
+            print("It runs on the audio thread itself; `rtgan bench generators` measures it.")
+            return 0
+        return _check_frames(spec.of_card(path, card.read_card(path)), path, why, rate_hz, device_block)
     found = spec.look(path)
     own_hz = rate_hz if rate_hz in found.rates_hz else found.rate_hz or rate_hz
     print(f"{path}, sha256 {found.sha256}")
@@ -156,6 +160,30 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
     print(f"      margin_samples: {margin}")
     options = {"run": "worker", "block_samples": str(block), "margin_samples": str(margin)}
     return _latency(found, path, options, rate_hz, device_block, timings)
+
+
+def _unlowered(path: Path) -> str:
+    """Why a generator with a card does not run on the audio thread; empty if it does."""
+    try:
+        loaded = library.load(path)
+        compile(loaded.program, library.CARRY)
+    except NotLowered as why:
+        return str(why)
+    return ""
+
+
+def _check_frames(found: Spec, path: Path, why: str, rate_hz: int, device_block: int) -> int:
+    print(f"  it runs in a worker: {why}\n")
+    print("   block   budget      p50      p99      max   share")
+    block = found.block_for(0)
+    measured = _timing(found, block, found.rate_hz)
+    share = _row(block, found.rate_hz, measured)
+    for note in _notes(found, {block: measured}):
+        print(f"  !   {note}")
+    if share > SAFE:
+        print(f"  NO  it takes longer than {100 * SAFE:.0f} % of every block: it will not hold on this machine")
+        return 1
+    return _latency(found, path, {}, rate_hz, device_block, {block: measured})
 
 
 def _row(block: int, rate_hz: int, measured: dict[str, float]) -> float:
@@ -231,7 +259,7 @@ def _latency(
 
 def _timing(found: Spec, block: int, rate_hz: int) -> dict[str, float]:
     choices = _choices(block, rate_hz)
-    made = lowered.lower(found, choices)
+    made = "frames" if found.kind == "card" else lowered.lower(found, choices)
     if not isinstance(made, str):
         choices["program"] = str(made.path)
     job = {"do": "time", "spec": found.plain(), "choices": choices, "blocks": _ROUNDS, "limit_s": _ROUNDS_S}
