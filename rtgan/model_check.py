@@ -72,17 +72,17 @@ def describe(name: str | Path) -> str:
     return "\n".join([title, *(f"  {label:20} {text}" for label, text in rows)])
 
 
-def _choices(block: int, rate_hz: int) -> dict[str, Any]:
+def _choices(block: int, rate_hz: int, fixed: bool = False) -> dict[str, Any]:
     return {
         "method": "", "ranges": "", "attributes": "", "block": block, "seed": 0, "threads": 1, "rate_hz": rate_hz,
-        "channels": 1, "fixed": False,
+        "channels": 1, "fixed": fixed,
     }  # fmt: skip
 
 
-def _lowered(found: Spec, device_block: int) -> tuple[Lowered | None, str]:
-    """What runs on the audio thread itself, or why nothing does."""
+def _lowered(found: Spec, device_block: int, fixed: bool = False) -> tuple[Lowered | None, str]:
+    """What runs on the audio thread itself, or why nothing does; ``fixed`` with its attributes held fast."""
     block, rate = lowered.block_for(found, 0), found.rate_hz or 48000
-    made = lowered.lower(found, _choices(block, rate))
+    made = lowered.lower(found, _choices(block, rate, fixed))
     if isinstance(made, str):
         return None, made
     why = made.too_slow(block, rate, device_block)
@@ -137,7 +137,14 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
     native, why = _lowered(found, step)
     if native is not None:
         return _check_native(found, path, native, own_hz, rate_hz, device_block)
-    print(f"  it runs in a worker: {why}\n")
+    print(f"  it runs in a worker: {why}")
+    if found.attributes:
+        held, why = _lowered(found, step, fixed=True)
+        if held is not None:
+            spent = 100 * held.seconds * own_hz / lowered.block_for(found, 0)
+            why = f"on the audio thread, for {spent:.0f} % of a block's time"
+        print(f"  with `run: native` {why if held is not None else f'in a worker too: {why}'}")
+    print()
     sizes = found.blocks or tuple(b for b in _BLOCKS if b % found.ratio == 0) or (found.ratio, 2 * found.ratio)
     default = found.block_for(0)
     sizes = tuple(sorted({*sizes, default}))

@@ -172,6 +172,7 @@ def test_doctor_says_whether_a_model_holds_and_keeps_what_it_measured(
     assert command_line.main(["doctor", str(path)]) == 0
     told = capsys.readouterr().out
     assert "smallest safe block" in told and "it runs in a worker: its attributes may move while it plays" in told
+    assert "with `run: native` on the audio thread, for " in told
     kept = json.loads(path.with_name("zoo.ts.latency.json").read_text())
     assert (
         kept["measured_samples"] == kept["declared_samples"]
