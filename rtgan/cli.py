@@ -33,6 +33,8 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan live`` and ``run_live.py``."""
     add = parser.add_argument
     add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: podcast)")
+    add("--strip", action="append", default=[], metavar="NAME[:CH[,CH]][=PRESET]",
+        help="one of 2 to 8 microphones, through a chain of its own (default: --preset's); repeatable")  # fmt: skip
     add("--model", metavar="FILE", help="play a model of your own: TorchScript, nn~ (.ts) or Neutone (.nm)")
     add("--input", metavar="DEV", help="input device: index, name or unique part of a name")
     add("--output", metavar="DEV", help="output device")
