@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtgan.errors import RtganError
+from rtgan.errors import NotLowered
 from rtgan.generators.program import Program, View, row_major
 
 Floats = NDArray[np.float32]
@@ -53,7 +53,7 @@ class Memory:
     data: Floats | None = None
 
 
-class Unsupported(RtganError):
+class Unsupported(NotLowered):
     """An operation, or one of its options, has no lowering."""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
-from rtgan.errors import UsageError
+from rtgan.errors import NotLowered, UsageError
 from rtgan.generators import blocks, card, library
 from rtgan.generators.compile import compile
 from rtgan.params import Param, ParamSet
@@ -111,8 +112,6 @@ class Model(Plugin):
 
     def activate(self, activation: Activation) -> NativeNode:
         """[main] See `rtgan.plugin.Plugin.activate`."""
-        from rtgan.worker.worker import Worker
-
         assert self.spec is not None
         rate = activation.sample_rate_hz
         choices = {**self._choices, "rate_hz": rate, "channels": activation.channels}
@@ -124,27 +123,8 @@ class Model(Plugin):
             if not isinstance(made, str):
                 choices["program"] = str(made.path)
             self.notice += f"; in a worker{', as machine code' if 'program' in choices else ''}: {found}"
-        worker = Worker(
-            self.spec,
-            choices,
-            activation.arena,
-            activation.stride_samples,
-            self._margin or sides.margin_for(self._block, activation.period_samples),
-            [activation.params[p] for p in self.params],
-            self._dry,
-        )
-        return NativeNode(
-            int(sides.process.address),
-            worker.node.address,
-            int(sides.reset.address),
-            latency_samples=worker.node.latency_samples + max(0, self._method.delay_samples),
-            tail_samples=2 * rate,
-            settle_samples=rate // 4,
-            readings=worker.readings,
-            wait=worker.wait,
-            problems=worker.problems,
-            keep=(worker,),
-        )
+        margin = self._margin or sides.margin_for(self._block, activation.period_samples)
+        return _in_worker(self.spec, choices, activation, margin, list(self.params), self._dry)
 
     def _lowered(self, activation: Activation) -> NativeNode | str:
         """The model as machine code on the audio thread, or why it cannot run there."""
@@ -164,16 +144,60 @@ class Model(Plugin):
 
 
 class _Carded(Model):
-    """A generator with a card, which runs frame by frame on the audio thread."""
+    """A generator with a card: frame by frame on the audio thread, or in a worker where it cannot be lowered."""
 
     params = Denoise.params
 
     def __init__(self, model: str, **more: str) -> None:
         if more:
             raise UsageError(f"{model} is a generator with a card, which takes no {next(iter(more))}")
-        self._inner = Denoise(model)
-        self.rates_hz, self.notice = self._inner.rates_hz, self._inner.notice
+        self._inner: Denoise | None = None
+        try:
+            self._inner = Denoise(model)
+            self.rates_hz, self.notice = self._inner.rates_hz, self._inner.notice
+        except NotLowered as why:
+            path = library.find(model)
+            assert path is not None
+            about = card.read_card(path)
+            if about.task != "denoise" or about.channels != 1:
+                raise
+            self._of_frames(path, about, why)
+
+    def _of_frames(self, path: Path, about: card.Card, why: NotLowered) -> None:
+        self._frames = specs.of_card(path, about)
+        self.rates_hz = self._frames.rates_hz
+        self.notice = f"model {path}, sha256 {about.sha256}; in a worker: {why}"
 
     def activate(self, activation: Activation) -> NativeNode:
         """[main] See `rtgan.plugin.Plugin.activate`."""
-        return self._inner.activate(activation)
+        if self._inner is not None:
+            try:
+                return self._inner.activate(activation)
+            except NotLowered as why:
+                self._of_frames(self._inner.model.path, self._inner.model.card, why)
+        block = self._frames.block_for(0)
+        choices = {"block": block, "rate_hz": activation.sample_rate_hz, "channels": activation.channels}
+        margin = sides.margin_for(block, activation.period_samples)
+        return _in_worker(self._frames, choices, activation, margin, list(self.params), 1.0)
+
+
+def _in_worker(
+    spec: Spec, choices: dict[str, Any], activation: Activation, margin: int, params: Sequence[str], dry: float
+) -> NativeNode:
+    from rtgan.worker.worker import Worker
+
+    given = [activation.params[p] for p in params]
+    worker = Worker(spec, choices, activation.arena, activation.stride_samples, margin, given, dry)
+    rate = activation.sample_rate_hz
+    return NativeNode(
+        int(sides.process.address),
+        worker.node.address,
+        int(sides.reset.address),
+        latency_samples=worker.node.latency_samples + max(0, spec.method(choices.get("method", "")).delay_samples),
+        tail_samples=2 * rate,
+        settle_samples=rate // 4,
+        readings=worker.readings,
+        wait=worker.wait,
+        problems=worker.problems,
+        keep=(worker,),
+    )

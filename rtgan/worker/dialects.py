@@ -232,6 +232,9 @@ class Player:
         self._values = [knob.param.default for knob in self.knobs]
         #: Attributes that the model refused to set, each told once.
         self.refused: list[str] = []
+        self._warm_up()
+
+    def _warm_up(self) -> None:
         self.reset()
         silence = torch.zeros(self.choices.channels, self.choices.block)
         for _ in range(self.WARM):

@@ -22,6 +22,7 @@ from rtgan.generators.program import Program
 from rtgan.kernels.native import flush_denormals, kernel, load_acquire, store_release
 from rtgan.worker import dialects, lowering
 from rtgan.worker.dialects import Choices, NetPlayer, Player
+from rtgan.worker.frames import FramePlayer
 from rtgan.worker.layout import (
     ANSWERED,
     BUSY,
@@ -119,6 +120,8 @@ def main(connection: socket.socket, memory: int | None) -> None:
 
 
 def _player(spec: Spec, choices: Choices) -> Player:
+    if spec.kind == "card":
+        return FramePlayer(spec, choices)
     if not choices.program:
         return Player(spec, choices)
     return NetPlayer(spec, choices, compile(Program.load(choices.program)))

@@ -16,6 +16,7 @@ from typing import Any
 
 from rtgan import kernel_cache
 from rtgan.errors import RtganError, UsageError
+from rtgan.generators.card import Card
 from rtgan.generators.files import sha256_of, write_atomically
 from rtgan.params import Param, Scale
 from rtgan.worker import nursery
@@ -93,7 +94,7 @@ class Spec:
     Parameters
     ----------
     path, sha256 : str
-    kind : {"nn~", "neutone", "module"}
+    kind : {"nn~", "neutone", "module", "card"}
     rate_hz : int
         0 where it does not say.
     rates_hz : tuple of int
@@ -293,6 +294,13 @@ def _guess(kind: int, value: float) -> tuple[float, float]:
         return 0.0, 1.0
     wide = max(4 * abs(value), 10.0 if kind == INT else 1.0)
     return (0.0 if value >= 0 else -wide), wide
+
+
+def of_card(path: Path, card: Card) -> Spec:
+    """A generator with a card, frame by frame, as a model of sound."""
+    delay = card.latency_samples - card.hop_samples
+    return Spec(str(path), card.sha256, "card", card.sample_rate_hz, (card.sample_rate_hz,), card.hop_samples,
+                methods={"forward": Method(1, 1, 1, 1, delay_samples=delay)}, state="buffers")  # fmt: skip
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,14 @@ from playing import Rig, delayed
 from support import speechlike
 
 from rtgan import events, model_check
+from rtgan.engine import Engine
 from rtgan.events import Record
 from rtgan.generators.compile import compile
-from rtgan.worker import lowered
+from rtgan.graph import ChainItem, Graph
+from rtgan.plugin import plugin_class
+from rtgan.worker import lowered, node
 from rtgan.worker import spec as specs
+from rtgan.worker.layout import ANSWERED, WRITTEN
 
 SOUND = speechlike(0.2)
 
@@ -138,6 +143,40 @@ def test_a_neutone_model_runs_natively_a_block_late(zoo: Path, dialect: str) -> 
     assert np.abs(rig.run(SOUND) - 0.5 * delayed(SOUND, rig.latency)).max() < 1e-6
     rig = Rig(zoo / dialect, 48000, run="auto", values={"cut": 0, "wet": 0.5, "dry": 0.5, "input_gain_db": -6})
     assert np.abs(rig.run(SOUND) - 10 ** (-0.3) * delayed(SOUND, rig.latency)).max() < 1e-6
+
+
+@pytest.mark.parametrize("rate, wanted", [(48000, 512), (44100, 542), (96000, 1168)])
+def test_how_late_a_neutone_model_of_512_samples_is(tmp_path: Path, rate: int, wanted: int) -> None:
+    path = models.save(models.Neutone(512), tmp_path / "m.nm", {**models.OLD_DIALECT, "native_buffer_sizes": [512]})
+    rig = Rig(path, rate, run="auto")
+    sound = np.zeros(rig.latency + 3000, np.float32)
+    sound[900] = 0.5
+    assert int(np.abs(rig.run(sound)).argmax()) - 900 == rig.latency
+    assert rig.latency - 7 * rate // 48000 == wanted, "as docs/models.md says"
+
+
+def test_margins_leave_three_quarters_of_a_block_whatever_the_period_is() -> None:
+    assert [node.margin_for(512, period) for period in (0, 64, 128, 512, 2048)] == [512, 512, 576, 960, 2496]
+
+
+@pytest.mark.parametrize("period", [64, 512, 1024])
+def test_no_answer_is_due_before_the_worker_can_have_heard_the_question(zoo: Path, period: int) -> None:
+    given = {"model": str(zoo / "fir.ts"), "run": "worker"}
+    made = plugin_class("model").variant(given, load=True)
+    assert made is not None
+    engine = Engine(48000, 1, max_block=1024)
+    graph = Graph([ChainItem(made(**given), {}, "it")], 48000, 1024, 1, period_samples=period)
+    engine.publish(graph)
+    late, tone = [], np.full((period, 1), 0.1, np.float32)
+    for _ in range(4 * 4096 // period):
+        engine.render(tone)
+        late.append(graph.nodes[0].keep[0].node.late)
+        deadline = time.monotonic() + 10
+        # Until the worker has answered all that it has been asked: as if a period took as long.
+        words = graph.nodes[0].keep[0]._life.words
+        while words[ANSWERED] < words[WRITTEN] and time.monotonic() < deadline:
+            time.sleep(0.001)
+    assert late[-1] == 0
 
 
 def test_what_is_too_slow_for_one_call_is_machine_code_in_a_worker(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
