@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 
 from ..errors import UsageError
-from . import evaluate, export, peers, scoring, tone_eval, tone_export
+from . import evaluate, export, peers, scoring
+from .checkpoint import CHECKPOINT, load_checkpoint
 from .data import ROLES, Corpus, describe, generated_corpus, load_corpus, pack
-from .loop import CHECKPOINT, Trainer, keep_freed_memory, load_checkpoint, load_config
-from .tone_loop import ToneTrainer, is_tone_config, load_tone_config, notes_of
+from .loop import Trainer, load_config
+from .running import keep_freed_memory
+from .tasks import TASKS, Task, task_of_config, task_of_run
 
 _CONFIGS = Path(__file__).parent / "configs"
 
@@ -65,7 +67,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan eval``."""
-    parser.add_argument("task", choices=("denoise", "synth"), help="what to measure; notes: those held out of --data")
+    parser.add_argument("task", choices=("denoise", *TASKS), help="what to measure")
     _data_arguments(parser)
     parser.add_argument(
         "--model",
@@ -82,6 +84,9 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
     parser.add_argument("--png", type=Path, metavar="FILE", help="also draw the scores over SNR")
     parser.add_argument("--audio", type=Path, metavar="DIR", help="also write before, after and spectrograms here")
+    for task in TASKS.values():
+        if task.add_arguments is not None:
+            task.add_arguments(parser)
 
 
 def _corpus(args: argparse.Namespace) -> Corpus:
@@ -100,32 +105,34 @@ def _pack(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train_tones(args: argparse.Namespace, path: Path) -> int:
-    config = load_tone_config(path)
+def _run_folder(args: argparse.Namespace, name: str) -> Path:
+    """Where a run is kept; whether it begins or goes on must be said."""
+    if args.budget_minutes is not None and args.budget_minutes <= 0:
+        raise UsageError(f"--budget-minutes is {args.budget_minutes:g} but must be above 0.")
+    out: Path = args.out or Path("runs") / name
+    existing = (out / CHECKPOINT).is_file()
+    if existing and not args.resume:
+        raise UsageError(f"{str(out)!r} has a checkpoint: add --resume to go on, or choose another --out.")
+    if args.resume and not existing:
+        raise UsageError(f"{str(out)!r} has no checkpoint to resume from.")
+    return out
+
+
+def _take_course(args: argparse.Namespace, task: Task, path: Path) -> int:
     if args.batch is not None or args.workers is not None or args.device != "cpu":
-        raise UsageError("A net that plays notes is trained by one process on the CPU; leave --batch, --workers and "
-                         "--device out.")  # fmt: skip
+        raise UsageError("Such a net is trained by one process on the CPU; leave --batch, --workers and --device out.")
+    config = task.load(path)
     if args.steps is not None:
         config = dataclasses.replace(config, steps=args.steps)
-    out = args.out or Path("runs") / config.name
-    existing = (out / CHECKPOINT).is_file()
-    if existing != args.resume:
-        raise UsageError(
-            f"{str(out)!r} has a checkpoint: add --resume to go on, or choose another --out."
-            if existing
-            else f"{str(out)!r} has no checkpoint to resume from."
-        )
+    out = _run_folder(args, config.name)
     torch.set_num_threads(max(1, args.threads))
     keep_freed_memory()
-    corpus = notes_of(config, args.data, args.cache)
-    for number, name in enumerate(config.timbres):
-        own = [n for n in corpus.notes if n.timbre == number]
-        held = sum(n.held_out for n in own)
-        print(f"{name}: {len(own) - held} notes, {held} held out")
-    trainer = ToneTrainer(config, corpus, out)
-    if args.resume or args.start_from is not None:
-        trainer.restore(args.start_from)
-    steps = trainer.run(args.budget_minutes)
+    course = task.begin(config, args.data, args.cache, out)
+    if args.resume:
+        course.restore()
+    elif args.start_from is not None:
+        course.restore(args.start_from)
+    steps = course.run(args.budget_minutes, tensorboard=True)
     print(f"{steps} of {config.steps} steps done; checkpoint in {out}.")
     return 0
 
@@ -139,19 +146,13 @@ def run_train(args: argparse.Namespace) -> int:
     path = Path(args.config)
     if not path.is_file() and (_CONFIGS / f"{path.stem}.yaml").is_file() and path.parent == Path("."):
         path = _CONFIGS / f"{path.stem}.yaml"
-    if is_tone_config(path):
-        return _train_tones(args, path)
+    task = task_of_config(path)
+    if task is not None:
+        return _take_course(args, task, path)
     config = load_config(path)
     changes = {key: value for key in ("steps", "batch", "workers") if (value := getattr(args, key)) is not None}
     config = dataclasses.replace(config, **changes)
-    if args.budget_minutes is not None and args.budget_minutes <= 0:
-        raise UsageError(f"--budget-minutes is {args.budget_minutes:g} but must be above 0.")
-    out = args.out or Path("runs") / config.name
-    existing = (out / CHECKPOINT).is_file()
-    if existing and not args.resume:
-        raise UsageError(f"{str(out)!r} has a checkpoint: add --resume to go on, or choose another --out.")
-    if args.resume and not existing:
-        raise UsageError(f"{str(out)!r} has no checkpoint to resume from.")
+    out = _run_folder(args, config.name)
     torch.set_num_threads(max(1, args.threads))
     keep_freed_memory()
     corpus = _corpus(args)
@@ -180,9 +181,10 @@ def run_export(args: argparse.Namespace) -> int:
             metrics = json.loads(args.metrics.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"The figures {str(args.metrics)!r} cannot be read as JSON.") from error
-    if tone_export.is_tone_run(args.run):
-        card = tone_export.export_tones(args.run, args.output, args.name, args.description, metrics)
-        print(f"{args.output}: {card['name']}, {card['parameters']} parameters, {len(card['timbres'])} timbres.")
+    task = task_of_run(args.run)
+    if task is not None:
+        card = task.export(args.run, args.output, args.name, args.description, metrics)
+        print(f"{args.output}: {card['name']}, {card['parameters']} parameters.")
         return 0
     if metrics is not None:
         name = args.name or load_checkpoint(args.run)["config"]["name"]
@@ -195,8 +197,8 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_eval(args: argparse.Namespace) -> int:
     """Measure models and peers on the same mixes; returns the exit code."""
-    if args.task == "synth":
-        return tone_eval.eval_command(args)
+    if args.task in TASKS:
+        return TASKS[args.task].measure(args)
     if args.count < 1:
         raise UsageError(f"--count is {args.count} but must be at least 1.")
     shipped = sorted((Path(__file__).parents[1] / "weights").glob("*.ts"))

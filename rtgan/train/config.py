@@ -132,6 +132,18 @@ def check_kinds(kind: type, given: Mapping[str, Any], where: str) -> None:
             raise UsageError(f"{where}{key} is {value!r} but must be a whole number.")
 
 
+def made(kind: type, values: Any, where: str, prefix: str) -> Any:
+    """A dataclass of plain values; unknown keys, other kinds and missing fields are refused."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} must be a mapping.")
+    check_keys(kind, values, prefix)
+    check_kinds(kind, values, prefix)
+    try:
+        return kind(**values)
+    except TypeError as problem:
+        raise UsageError(f"{where} is not complete: {problem}.") from None
+
+
 def read_yaml(path: Path) -> Any:
     """What a config file holds; `UsageError` where it cannot be read."""
     try:

@@ -98,16 +98,38 @@ def build_card(
     }
 
 
-def write_model(module: torch.jit.ScriptModule, card: Mapping[str, Any], spectrum: Tensor, path: Path) -> None:
-    """Save a scripted module with its card and the answer it gives to `spectrum`, atomically."""
-    with torch.no_grad():
-        answer, _ = stream(module, spectrum, int(card["state_size"]))
-    if not torch.isfinite(answer).all():
+def training_record(content: Mapping[str, Any], config: Mapping[str, Any], run: Path, hours: float) -> dict[str, Any]:
+    """What a card says of the training: its data, commit, steps, losses and config.
+
+    Parameters
+    ----------
+    content : mapping
+        The checkpoint.
+    config : mapping
+        The run's config, plain.
+    run : Path
+        Run folder or checkpoint file.
+    hours : float
+        Of audio that was learned from.
+    """
+    return {
+        "sources": content["sources"],
+        "commit": _commit(),
+        "steps": content["step"],
+        "hours_of_audio": round(hours, 2),
+        "curve": curve((run if run.is_dir() else run.parent) / "log.jsonl"),
+        "config": dict(config),
+    }
+
+
+def save_model(
+    module: torch.jit.ScriptModule, card: Mapping[str, Any], given: NDArray[Any], answers: NDArray[Any], path: Path
+) -> None:
+    """Save a module with its card and the answers it gives, frame by frame, to what it is given, atomically."""
+    if not np.isfinite(answers).all():
         raise RtganError("The net gives values that are not finite on the test vector; it was not exported.")
     packed = io.BytesIO()
-    frames_in = spectrum[0].transpose(0, 1).contiguous().numpy()
-    frames_out = answer[0].transpose(0, 1).contiguous().numpy()
-    np.savez_compressed(packed, input=frames_in, output=frames_out)
+    np.savez_compressed(packed, input=given, output=answers)
     extra = {
         CARD: json.dumps(dict(card), indent=1, sort_keys=True, ensure_ascii=False),
         TEST_VECTOR: base64.b64encode(packed.getvalue()).decode("ascii"),
@@ -116,6 +138,14 @@ def write_model(module: torch.jit.ScriptModule, card: Mapping[str, Any], spectru
     partial = path.with_name(path.name + ".tmp")
     torch.jit.save(module, str(partial), _extra_files=extra)
     os.replace(partial, path)
+
+
+def write_model(module: torch.jit.ScriptModule, card: Mapping[str, Any], spectrum: Tensor, path: Path) -> None:
+    """Save a scripted module with its card and the answer it gives to `spectrum`, atomically."""
+    with torch.no_grad():
+        answer, _ = stream(module, spectrum, int(card["state_size"]))
+    frames_in = spectrum[0].transpose(0, 1).contiguous().numpy()
+    save_model(module, card, frames_in, answer[0].transpose(0, 1).contiguous().numpy(), path)
 
 
 def read_model(path: Path) -> tuple[torch.jit.ScriptModule, dict[str, Any], dict[str, NDArray[np.float32]]]:
@@ -165,17 +195,9 @@ def export_run(
     net.load_state_dict(content["ema"])
     net.eval()
     module = scripted(net)
-    training = {
-        "sources": content["sources"],
-        "commit": _commit(),
-        "steps": content["step"],
-        "started_from": content.get("lineage", []),
-        "hours_of_audio": round(
-            content["step"] * config.batch * int(content.get("processes", 1)) * config.mixing.seconds / 3600, 1
-        ),
-        "curve": curve((run if run.is_dir() else run.parent) / "log.jsonl"),
-        "config": config.as_dict(),
-    }
+    hours = content["step"] * config.batch * int(content.get("processes", 1)) * config.mixing.seconds / 3600
+    training = training_record(content, config.as_dict(), run, hours)
+    training["started_from"] = content.get("lineage", [])
     card = build_card(config, net, training, metrics, name, description)
     write_model(module, card, test_spectrum(config), path)
     return card

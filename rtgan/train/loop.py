@@ -7,11 +7,9 @@ step, so that a run that was stopped and resumed gives the bits of one that was 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,10 +33,10 @@ from .losses import Balancer, LossSum, level_scale
 from .mixing import Mixer
 from .networks import Denoiser, unfolded
 from .parallel import Processes
+from .running import Interrupt
 
 __all__ = [
-    "BEST", "CHECKPOINT", "TrainConfig", "Trainer", "enhance", "keep_freed_memory", "load_checkpoint", "load_config",
-    "parse_config",
+    "BEST", "CHECKPOINT", "TrainConfig", "Trainer", "enhance", "load_checkpoint", "load_config", "parse_config",
 ]  # fmt: skip
 
 _LOG_EVERY = 20
@@ -71,43 +69,10 @@ class _Onward(Sampler[int]):
         return max(0, self.steps - self.step) * self.batch
 
 
-class _Interrupt:
-    """Turns Ctrl-C and a polite kill into a flag, so that a step is done or not begun; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.seen = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self.seen:
-            raise KeyboardInterrupt
-        self.seen = True
-
-
 def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks: giving them back after each tensor costs a third of a step in page faults."""
-    try:
-        library = ctypes.CDLL(None)
-        library.mallopt(-4, 0)  # M_MMAP_MAX
-        library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        pass
 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype | None:
@@ -496,7 +461,7 @@ class Trainer:
         smooth: dict[str, float] = {}
         talks = progress and processes.first
         with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(_Interrupt())
+            interrupt = stack.enter_context(Interrupt())
             diary = stack.enter_context(Diary(self.out, tensorboard)) if processes.first else None
             bar = stack.enter_context(
                 tqdm(total=config.steps, initial=self.step, desc=config.name, unit="step", disable=not talks)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import RtganError
 from ..kernels.partials import HARMONICS
 from .checkpoint import load_checkpoint
-from .diary import curve
-from .export import CARD, LICENCE, TEST_VECTOR, _commit
+from .export import LICENCE, TEST_VECTOR, save_model, training_record
 from .networks import count_parameters
 from .notes import HOP, RATE_HZ
 from .tone_loop import TASK, ToneConfig, parse_tone_config
@@ -25,11 +19,6 @@ from .tones import FIRST, OUTPUTS, Playing, ToneNet, one_hot, rows_of
 
 _VECTOR_ROWS = 64
 _LEVEL_DB, _SPAN_DB, _SOFTEST = -17.0, 26.0, 0.15
-
-
-def is_tone_run(run: Path) -> bool:
-    """Whether a run folder or checkpoint is of this task."""
-    return bool(load_checkpoint(run)["config"].get("task") == TASK)
 
 
 def net_of(content: Mapping[str, Any]) -> tuple[ToneConfig, ToneNet]:
@@ -82,14 +71,7 @@ def export_tones(
         "timbres": timbres,
         "parameters": count_parameters(net),
         "macs_per_frame": sum(m.weight.numel() for m in net.modules() if isinstance(m, torch.nn.Linear)),
-        "training": {
-            "sources": content["sources"],
-            "commit": _commit(),
-            "steps": content["step"],
-            "hours_of_audio": round(content["seconds_of_audio"] / 3600, 2),
-            "curve": curve((run if run.is_dir() else run.parent) / "log.jsonl"),
-            "config": config.as_dict(),
-        },
+        "training": training_record(content, config.as_dict(), run, content["seconds_of_audio"] / 3600),
         "metrics": dict(metrics or {}),
         "test_vector": {"file": TEST_VECTOR, "rows": _VECTOR_ROWS, "encoding": "base64 of npz: input, output"},
     }
@@ -97,18 +79,7 @@ def export_tones(
     with torch.no_grad():
         module = torch.jit.trace(playing, rows[:1])  # type: ignore[no-untyped-call]
         answers = torch.cat([module(row[None]) for row in rows])
-    if not torch.isfinite(answers).all():
-        raise RtganError("The net gives values that are not finite on the test vector; it was not exported.")
-    packed = io.BytesIO()
-    np.savez_compressed(packed, input=rows.numpy(), output=answers.numpy())
-    extra = {
-        CARD: json.dumps(card, indent=1, sort_keys=True, ensure_ascii=False),
-        TEST_VECTOR: base64.b64encode(packed.getvalue()).decode("ascii"),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    torch.jit.save(module, str(partial), _extra_files=extra)
-    os.replace(partial, path)
+    save_model(module, card, rows.numpy(), answers.numpy(), path)
     return card
 
 

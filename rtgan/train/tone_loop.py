@@ -7,31 +7,22 @@ a function of weights, optimisers and its number.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
 import math
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ..errors import RtganError, UsageError
-from ..kernels.partials import BANDS, HARMONICS, TABLE_ROWS, noise_table
-from .adversary import Adversary, AdversarySettings
-from .checkpoint import CHECKPOINT, load_checkpoint, save_atomically
-from .config import check_keys, check_kinds, read_yaml
-from .diary import Diary
-from .loop import _Interrupt
-from .losses import LossSum, level_scale
+from ..errors import UsageError
+from ..kernels.partials import HARMONICS, TABLE_ROWS, noise_table
+from .config import made, read_yaml
+from .course import Course, CourseConfig, Lesson, parse_course
+from .losses import level_scale
 from .notes import HOP, RATE_HZ, Note, NoteCorpus, TimbreSettings, load_notes
-from .tones import FIRST, OUTPUTS, ToneNet, ToneSettings, amplitudes, one_hot, rendered, rows_of, stretched
+from .tones import OUTPUTS, ToneNet, ToneSettings, amplitudes, one_hot, rendered, rows_of, stretched
 
 TASK = "synth"
 #: Velocity that recordings count as whose timbre has a single one, and what other velocities do to it: a law, not data.
@@ -43,81 +34,42 @@ _NO_STIFFNESS = math.log(1e-6)
 
 
 @dataclass(frozen=True)
-class ToneConfig:
+class ToneConfig(CourseConfig):
     """A training run of `ToneNet`, as in YAML."""
 
-    name: str
-    task: str = TASK
-    description: str = ""
-    version: int = 1
-    seed: int = 0
-    steps: int = 8000
+    TASK: ClassVar[str] = TASK
+
+    learning_rate: float = 2e-3
     rows: int = 1536
     sound_step: int = 4000
     notes: int = 6
     frames: int = 128
-    learning_rate: float = 2e-3
-    decay_share: float = 0.5
-    gradient_clip: float = 1.0
-    ema: float = 0.998
     tracks_weight: float = 1.0
-    checkpoint_every: int = 250
     held_out: list[int] = field(default_factory=list)
     timbres: dict[str, TimbreSettings] = field(default_factory=dict)
     network: ToneSettings = field(default_factory=ToneSettings)
     losses: dict[str, dict[str, Any]] = field(default_factory=lambda: {"stft": {"weight": 1.0}})
-    adversary: AdversarySettings | None = None
 
     def __post_init__(self) -> None:
-        if self.task != TASK:
-            raise UsageError(f"task is {self.task!r} but must be {TASK}.")
-        whole = (self.steps, self.rows, self.notes, self.checkpoint_every)
-        if min(whole) < 1 or self.frames < 32 or self.learning_rate <= 0 or not 0 <= self.ema < 1:
-            raise UsageError("steps, rows, notes and learning_rate must be above 0, frames at least 32, ema below 1.")
+        super().__post_init__()
+        if min(self.rows, self.notes) < 1 or self.frames < 32:
+            raise UsageError("rows and notes must be above 0, frames at least 32.")
         if not self.timbres:
             raise UsageError("timbres must name at least one.")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as in YAML."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
-
-
-def _made(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise UsageError(f"{where} must be a mapping.")
-    check_keys(kind, values, f"{where}.")
-    check_kinds(kind, values, f"{where}.")
-    try:
-        return kind(**values)
-    except TypeError as problem:
-        raise UsageError(f"{where} is not complete: {problem}.") from None
+        if not self.losses:
+            raise UsageError("losses must name at least one.")
 
 
 def parse_tone_config(values: Any, where: str) -> ToneConfig:
     """Check plain values and make a config of them; unknown keys are refused."""
-    if not isinstance(values, dict) or "name" not in values:
-        raise UsageError(f"{where} is not a training config: it must be a mapping with a 'name'.")
-    ready = dict(values)
+    ready = dict(values) if isinstance(values, dict) else {}
     timbres = ready.get("timbres")
     if not isinstance(timbres, dict):
         raise UsageError(f"{where}: timbres must be a mapping.")
-    ready["timbres"] = {n: _made(TimbreSettings, t, f"{where}: timbres.{n}") for n, t in timbres.items()}
-    ready["network"] = _made(ToneSettings, ready.get("network", {}), f"{where}: network")
-    if ready.get("adversary") is not None:
-        ready["adversary"] = _made(AdversarySettings, ready["adversary"], f"{where}: adversary")
-    config: ToneConfig = _made(ToneConfig, ready, where)
-    LossSum(config.losses)
-    return config
-
-
-def is_tone_config(path: Path) -> bool:
-    """Whether a YAML file says that its task is this one."""
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(values, dict) and values.get("task") == TASK
+    ready["timbres"] = {
+        n: made(TimbreSettings, t, f"{where}: timbres.{n}", f"{where}: timbres.{n}.") for n, t in timbres.items()
+    }
+    return parse_course(ToneConfig, ready, where, {"network": ToneSettings})
 
 
 def load_tone_config(path: Path) -> ToneConfig:
@@ -125,7 +77,7 @@ def load_tone_config(path: Path) -> ToneConfig:
     return parse_tone_config(read_yaml(path), str(path))
 
 
-class ToneTrainer:
+class ToneTrainer(Course[ToneConfig]):
     """A run.
 
     Parameters
@@ -137,29 +89,18 @@ class ToneTrainer:
     """
 
     def __init__(self, config: ToneConfig, corpus: NoteCorpus, out: Path) -> None:
-        self.config, self.corpus, self.out = config, corpus, out
+        self.corpus, self.count = corpus, len(config.timbres)
         torch.manual_seed(config.seed)
-        self.count = len(config.timbres)
         self.notes = corpus.side(held_out=False)
         if not self.notes:
             raise UsageError("All notes are held out; there is nothing to train on.")
-        self.net = ToneNet(config.network, self.count)
+        net = ToneNet(config.network, self.count)
         self.latents = nn.Embedding(len(self.notes), config.network.latents)
         nn.init.normal_(self.latents.weight, std=0.3)
-        self._take_rows()
-        self._set_scale()
-        self.optimiser = torch.optim.AdamW(
-            [*self.net.parameters(), *self.latents.parameters()], config.learning_rate, betas=(0.9, 0.99),
-            weight_decay=1e-3,
-        )  # fmt: skip
-        self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
-        self.losses = LossSum(config.losses)
-        self.adversary = (
-            Adversary(config.adversary, RATE_HZ, torch.device("cpu")) if config.adversary is not None else None
-        )
         self.table = torch.from_numpy(noise_table(RATE_HZ))
-        self.step, self.seconds = 0, 0.0
-        out.mkdir(parents=True, exist_ok=True)
+        self._take_rows()
+        self._set_scale(net)
+        super().__init__(config, net, out, RATE_HZ, {"latents": self.latents})
 
     def _take_rows(self) -> None:
         """The rows of notes to train on, with the number of their note, and how likely each is drawn."""
@@ -178,18 +119,17 @@ class ToneTrainer:
         notes = torch.bincount(self.note_timbre, minlength=self.count).clamp_min(1).float()
         self.note_chance = (1 / notes.sqrt())[self.note_timbre]
 
-    def _set_scale(self) -> None:
+    def _set_scale(self, net: ToneNet) -> None:
         logs = self.row_logs.float()
         known = torch.isfinite(logs)
         mean = torch.where(known, logs, 0).sum(0) / known.sum(0).clamp_min(1)
-        self.net.centre[0, :-1] = torch.where(known.any(0), mean, -9.0)
-        self.net.centre[0, -1] = float(self.note_stiffness.mean())
-        self.net.spread[0, :] = 2.0
+        net.centre[0, :-1] = torch.where(known.any(0), mean, -9.0)
+        net.centre[0, -1] = float(self.note_stiffness.mean())
+        net.spread[0, :] = 2.0
 
-    def rate_shape(self, step: int) -> float:
-        """Share of the learning rate: a short rise, a plateau, a fall to zero."""
-        fall = max(1.0, self.config.steps * self.config.decay_share)
-        return min(1.0, (step + 1) / 100, max(0.0, (self.config.steps - step) / fall))
+    def learning_rate(self, step: int) -> float:
+        """Of the net: lower once it also learns by ear."""
+        return super().learning_rate(step) * (0.25 if step >= self.config.sound_step else 1.0)
 
     def _latents_of(self, notes: Tensor, generator: torch.Generator) -> Tensor:
         on = torch.rand(len(notes), 1, generator=generator) >= _LATENTS_OFF
@@ -274,110 +214,22 @@ class ToneTrainer:
         scale = level_scale(target)
         return estimate * scale, target * scale
 
-    def train_step(self) -> dict[str, float]:
-        """One update."""
-        config, adversary = self.config, self.adversary
-        generator = torch.Generator().manual_seed((config.seed << 32) + self.step)
-        shape = self.rate_shape(self.step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * shape * (0.25 if self.step >= config.sound_step else 1.0)
-        parts = {"tracks": self.tracks_loss(generator)}
-        weights = {"tracks": config.tracks_weight}
-        estimate = target = None
-        if self.step >= config.sound_step:
-            estimate, target = self.sounds(generator)
-            parts |= self.losses(estimate, target)
-            weights |= self.losses.weights
-            if adversary is not None and adversary.speaks(self.step):
-                piece = adversary.piece(estimate.shape[1], self.step)
-                parts |= adversary.terms(estimate[:, piece], target[:, piece])
-                weights |= adversary.weights()
-        total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
-        total = total + _LATENT_COST * self.latents.weight.square().mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.gradient_clip)
-        if not math.isfinite(float(total.detach())):
-            raise RtganError(f"The loss is not finite at step {self.step}: training stopped.")
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        with torch.no_grad():
-            decay = min(config.ema, (1 + self.step) / (10 + self.step))
-            for name, now in self.net.state_dict().items():
-                self.averaged[name].lerp_(now, 1 - decay)
-        figures = {"loss": float(total.detach()), **{name: float(value.detach()) for name, value in parts.items()}}
-        if adversary is not None and estimate is not None and target is not None and adversary.learns(self.step):
-            piece = adversary.piece(estimate.shape[1], self.step)
-            lost = adversary.step(estimate[:, piece], target[:, piece], shape, lambda gradients: None)
-            figures["discriminators"] = float(lost)
-        self.step += 1
-        return figures
+    def lesson(self, generator: torch.Generator) -> Lesson:
+        """Moments of tracks, and from `sound_step` on sounds."""
+        parts = {"tracks": self.tracks_loss(generator), "latents": self.latents.weight.square().mean()}
+        lesson = Lesson(parts, {"tracks": self.config.tracks_weight, "latents": _LATENT_COST})
+        if self.step >= self.config.sound_step:
+            lesson.estimate, lesson.target = self.sounds(generator)
+        return lesson
 
-    def save(self) -> Path:
-        """Write the checkpoint."""
-        path = self.out / CHECKPOINT
-        content = {
-            "schema": 1,
-            "config": self.config.as_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "ema": self.averaged,
-            "net": self.net.state_dict(),
-            "latents": self.latents.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "adversary": self.adversary.state() if self.adversary is not None else None,
+    def facts(self) -> dict[str, Any]:
+        """Where the notes are from, how much there is, and the range of each timbre."""
+        pitches = [[n.pitch for n in self.notes if n.timbre == k] for k in range(self.count)]
+        return {
             "sources": self.corpus.sources(),
             "seconds_of_audio": sum(n.samples for n in self.notes) / RATE_HZ,
-            "ranges": [
-                [min(p), max(p)] for k in range(self.count) if (p := [n.pitch for n in self.notes if n.timbre == k])
-            ],
+            "ranges": [[min(p), max(p)] for p in pitches if p],
         }
-        save_atomically(content, path)
-        return path
-
-    def restore(self, start_from: Path | None = None) -> None:
-        """Go on where the run's checkpoint stopped, or begin with the weights of another run."""
-        content = load_checkpoint(start_from or self.out)
-        if content["config"].get("task") != TASK or content["config"]["network"] != self.config.as_dict()["network"]:
-            raise UsageError("The checkpoint's network differs from the config's; choose another --out.")
-        try:
-            self.net.load_state_dict(content["net"])
-            self.latents.load_state_dict(content["latents"])
-        except RuntimeError:
-            raise UsageError("The checkpoint was trained on other notes or timbres; choose another --out.") from None
-        self.averaged = {name: value.clone() for name, value in content["ema"].items()}
-        if start_from is not None:
-            return
-        self.optimiser.load_state_dict(content["optimiser"])
-        if self.adversary is not None and content["adversary"] is not None:
-            self.adversary.restore(content["adversary"])
-        self.step, self.seconds = int(content["step"]), float(content["seconds"])
-
-    def run(self, budget_minutes: float | None = None, progress: bool = True) -> int:
-        """Train until the steps or the time are used up; returns the steps done in all."""
-        config = self.config
-        begun, earlier = time.monotonic(), self.seconds
-        smooth: dict[str, float] = {}
-        with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(_Interrupt())
-            diary = stack.enter_context(Diary(self.out, tensorboard=False))
-            bar = stack.enter_context(
-                tqdm(total=config.steps, initial=self.step, desc=config.name, unit="step", disable=not progress)
-            )
-            while self.step < config.steps:
-                for name, value in self.train_step().items():
-                    smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
-                self.seconds = earlier + time.monotonic() - begun
-                bar.update()
-                if self.step % 50 == 0:
-                    bar.set_postfix({name: f"{value:.4g}" for name, value in smooth.items()})
-                    diary.figures(self.step, {"seconds": round(self.seconds, 1)} | smooth)
-                if self.step % config.checkpoint_every == 0:
-                    self.save()
-                if interrupt.seen or (budget_minutes is not None and time.monotonic() - begun > budget_minutes * 60):
-                    break
-        self.save()
-        return self.step
 
 
 def notes_of(config: ToneConfig, data: Path | None, cache: Path | None = None) -> NoteCorpus:
@@ -387,4 +239,11 @@ def notes_of(config: ToneConfig, data: Path | None, cache: Path | None = None) -
     return load_notes(data, config.timbres, config.held_out, cache)
 
 
-__all__ = ["BANDS", "FIRST", "ToneConfig", "ToneTrainer", "load_tone_config", "notes_of", "parse_tone_config"]
+def begin(config: ToneConfig, data: Path | None, cache: Path | None, out: Path) -> ToneTrainer:
+    """A run, after a word on the notes of each timbre."""
+    corpus = notes_of(config, data, cache)
+    for number, name in enumerate(config.timbres):
+        own = [n for n in corpus.notes if n.timbre == number]
+        held = sum(n.held_out for n in own)
+        print(f"{name}: {len(own) - held} notes, {held} held out")
+    return ToneTrainer(config, corpus, out)

@@ -17,7 +17,7 @@ from rtgan.train.export import export_run
 from rtgan.train.loop import BEST, CHECKPOINT, Trainer, _Watch, enhance, load_checkpoint, load_config, parse_config
 from rtgan.train.mixing import Mixer, MixSettings
 from rtgan.train.networks import Denoiser
-from rtgan.train.tone_loop import is_tone_config, load_tone_config
+from rtgan.train.tasks import task_of_config
 
 CONFIGS = Path(__file__).parents[2] / "rtgan" / "train" / "configs"
 
@@ -249,7 +249,8 @@ def test_half_precision_is_refused_where_it_does_not_exist(config: Any, corpus: 
 @pytest.mark.parametrize("name", sorted(p.name for p in CONFIGS.glob("*.yaml")))
 def test_shipped_configs_are_valid(name: str) -> None:
     path = CONFIGS / name
-    config = load_tone_config(path) if is_tone_config(path) else load_config(path)
+    task = task_of_config(path)
+    config = task.load(path) if task is not None else load_config(path)
     assert f"{config.name}.yaml" == name and config.description
 
 

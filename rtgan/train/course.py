@@ -1,0 +1,335 @@
+"""A training run of a net that one process feeds: settings, steps, checkpoints, diary.
+
+What is learned from what is a task's own: a subclass of `Course` says it in `Course.lesson`. A step is a function of
+weights, optimisers and its number, so that a run that is killed and resumed goes the way of one that is not.
+(The denoiser's `loop.Trainer` is a run of another make: many processes mix its examples, on several machines.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import RtganError, UsageError
+from .adversary import Adversary, AdversarySettings
+from .checkpoint import BEST, CHECKPOINT, load_checkpoint, save_atomically
+from .config import made
+from .diary import Diary
+from .discriminators import Discriminators
+from .losses import LossSum
+from .running import Interrupt
+
+_LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class CourseConfig:
+    """A training run, as in YAML; a task's own config adds fields.
+
+    The learning rate rises over 100 steps, stays, and falls to zero over the last `decay_share` of `steps`. With
+    `develop_every` above 0, held-out recordings are looked at that often and the best weights are kept.
+    """
+
+    TASK: ClassVar[str] = ""
+
+    name: str
+    task: str = ""
+    description: str = ""
+    version: int = 1
+    seed: int = 0
+    steps: int = 8000
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    decay_share: float = 0.5
+    gradient_clip: float = 1.0
+    ema: float = 0.998
+    checkpoint_every: int = 250
+    develop_every: int = 0
+    losses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    adversary: AdversarySettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in ("", self.TASK):
+            raise UsageError(f"task is {self.task!r} but must be {self.TASK}.")
+        object.__setattr__(self, "task", self.TASK)
+        if min(self.steps, self.checkpoint_every) < 1 or self.develop_every < 0:
+            raise UsageError("steps and checkpoint_every must be above 0, develop_every at least 0.")
+        if min(self.learning_rate, self.gradient_clip) <= 0 or self.weight_decay < 0:
+            raise UsageError("learning_rate and gradient_clip must be above 0, weight_decay at least 0.")
+        if not 0 <= self.ema < 1 or not 0 <= self.decay_share <= 1:
+            raise UsageError("ema and decay_share must be between 0 and 1.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as in YAML."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+
+Config = TypeVar("Config", bound=CourseConfig)
+
+
+def parse_course(kind: type[Config], values: Any, where: str, sections: Mapping[str, type] | None = None) -> Config:
+    """Check plain values and make a task's config of them.
+
+    Parameters
+    ----------
+    kind : type
+        The config's dataclass.
+    values : mapping
+        As read from YAML or a checkpoint.
+    where : str
+        What a message calls the file.
+    sections : mapping, optional
+        Fields that are dataclasses themselves; ``adversary`` is known.
+
+    Raises
+    ------
+    UsageError
+        Unknown keys, values of the wrong kind or out of range.
+    """
+    if not isinstance(values, dict) or "name" not in values:
+        raise UsageError(f"{where} is not a training config: it must be a mapping with a 'name'.")
+    ready = dict(values)
+    for key, inner in (dict(sections or {}) | {"adversary": AdversarySettings}).items():
+        if ready.get(key) is not None:
+            ready[key] = made(inner, ready[key], f"{where}: {key}", f"{where}: {key}.")
+        else:
+            ready.pop(key, None)
+    config: Config = made(kind, ready, where, f"{where}: ")
+    if not isinstance(config.losses, dict):
+        raise UsageError(f"{where}: losses must be a mapping.")
+    if config.losses:
+        LossSum(config.losses)
+    if config.adversary is not None:
+        Discriminators(config.adversary.discriminators)
+    return config
+
+
+@dataclass
+class Lesson:
+    """What one step is taught by.
+
+    Attributes
+    ----------
+    parts, weights : dict
+        Losses, and what each counts in their sum.
+    estimate, target : Tensor, optional
+        Sounds ``(batch, samples)`` for the config's ``losses`` and, from its step on, the discriminators.
+    """
+
+    parts: dict[str, Tensor]
+    weights: dict[str, float]
+    estimate: Tensor | None = None
+    target: Tensor | None = None
+
+
+class Course(ABC, Generic[Config]):
+    """A run.
+
+    Parameters
+    ----------
+    config : CourseConfig
+    net : nn.Module
+        What is learned, averaged over steps (`averaged`) and exported.
+    out : Path
+        Run folder.
+    sample_rate_hz : int
+        Of the sounds in lessons.
+    beside : mapping of str to nn.Module, optional
+        What is learned with the net and only needed for that.
+    """
+
+    #: The figure of `develop` that says which weights are best, and whether more is better.
+    METRIC: ClassVar[str] = ""
+    MORE_IS_BETTER: ClassVar[bool] = True
+
+    def __init__(
+        self, config: Config, net: nn.Module, out: Path, sample_rate_hz: int,
+        beside: Mapping[str, nn.Module] | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.net, self.out = config, net, out
+        self.beside = dict(beside or {})
+        learned = [p for module in (net, *self.beside.values()) for p in module.parameters()]
+        self.optimiser = torch.optim.AdamW(
+            learned, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        )
+        self.averaged = {name: value.detach().clone() for name, value in net.state_dict().items()}
+        self.losses = LossSum(config.losses) if config.losses else None
+        self.adversary = (
+            Adversary(config.adversary, sample_rate_hz, torch.device("cpu")) if config.adversary is not None else None
+        )
+        self.step, self.seconds = 0, 0.0
+        self.best: float | None = None
+        out.mkdir(parents=True, exist_ok=True)
+
+    @abstractmethod
+    def lesson(self, generator: torch.Generator) -> Lesson:
+        """The losses of the step `step`; what is drawn is drawn from `generator`."""
+
+    def facts(self) -> dict[str, Any]:
+        """What an export must know beside the weights: plain values for the checkpoint."""
+        return {}
+
+    def develop(self) -> dict[str, float]:
+        """Figures of the averaged net (`as_averaged`) on what is never trained on, `METRIC` among them."""
+        return {}
+
+    @contextlib.contextmanager
+    def as_averaged(self) -> Any:
+        """The net with its averaged weights, at rest, for as long as the block lasts."""
+        own = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+        self.net.load_state_dict(self.averaged)
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                yield self.net
+        finally:
+            self.net.load_state_dict(own)
+            self.net.train()
+
+    def rate_shape(self, step: int) -> float:
+        """Share of the learning rate: a short rise, a plateau, a fall to zero."""
+        fall = max(1.0, self.config.steps * self.config.decay_share)
+        return min(1.0, (step + 1) / 100, max(0.0, (self.config.steps - step) / fall))
+
+    def learning_rate(self, step: int) -> float:
+        """Of the net."""
+        return self.config.learning_rate * self.rate_shape(step)
+
+    def train_step(self) -> dict[str, float]:
+        """One update; returns the losses."""
+        config, adversary = self.config, self.adversary
+        generator = torch.Generator().manual_seed((config.seed << 32) + self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate(self.step)
+        lesson = self.lesson(generator)
+        parts, weights = dict(lesson.parts), dict(lesson.weights)
+        estimate, target = lesson.estimate, lesson.target
+        heard = None
+        if estimate is not None and target is not None:
+            if self.losses is not None:
+                parts |= self.losses(estimate, target)
+                weights |= self.losses.weights
+            if adversary is not None:
+                piece = adversary.piece(estimate.shape[1], self.step)
+                heard = estimate[:, piece], target[:, piece]
+                if adversary.speaks(self.step):
+                    parts |= adversary.terms(*heard)
+                    weights |= adversary.weights()
+        total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+        loss = float(total.detach())
+        if not math.isfinite(loss):
+            raise RtganError(f"The loss is not finite at step {self.step}: training stopped; the last checkpoint is "
+                             f"in {self.out}.")  # fmt: skip
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.gradient_clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        with torch.no_grad():
+            decay = min(config.ema, (1 + self.step) / (10 + self.step))
+            for name, now in self.net.state_dict().items():
+                kept = self.averaged[name]
+                kept.lerp_(now, 1 - decay) if kept.is_floating_point() else kept.copy_(now)
+        figures = {"loss": loss, **{name: float(value.detach()) for name, value in parts.items()}}
+        if adversary is not None and heard is not None and adversary.learns(self.step):
+            lost = adversary.step(*heard, self.rate_shape(self.step), lambda gradients: None)
+            figures["discriminators"] = float(lost)
+        self.step += 1
+        return figures
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "config": self.config.as_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "ema": self.averaged,
+            "net": self.net.state_dict(),
+            "beside": {name: module.state_dict() for name, module in self.beside.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "adversary": self.adversary.state() if self.adversary is not None else None,
+            **self.facts(),
+        }
+
+    def save(self) -> Path:
+        """Write the checkpoint."""
+        path = self.out / CHECKPOINT
+        save_atomically(self._content(), path)
+        return path
+
+    def restore(self, start_from: Path | None = None) -> None:
+        """Go on where the run's checkpoint stopped, or begin with the weights of another run."""
+        content = load_checkpoint(start_from or self.out)
+        given, own = content["config"], self.config.as_dict()
+        if given.get("task") != own["task"] or given.get("network") != own.get("network"):
+            raise UsageError("The checkpoint's network differs from the config's; choose another --out.")
+        try:
+            self.net.load_state_dict(content["net"])
+            for name, module in self.beside.items():
+                module.load_state_dict(content["beside"][name])
+        except RuntimeError:
+            raise UsageError("The checkpoint was trained on other data; choose another --out.") from None
+        self.averaged = {name: value.clone() for name, value in content["ema"].items()}
+        if start_from is not None:
+            return
+        self.optimiser.load_state_dict(content["optimiser"])
+        if self.adversary is not None and content["adversary"] is not None:
+            self.adversary.restore(content["adversary"])
+        self.step, self.seconds, self.best = int(content["step"]), float(content["seconds"]), content["best"]
+
+    def _look(self, diary: Diary) -> str:
+        figures = self.develop()
+        diary.figures(self.step, dict(figures), "held out")
+        now = figures[self.METRIC]
+        better = self.best is None or (now > self.best if self.MORE_IS_BETTER else now < self.best)
+        if better:
+            self.best = now
+            save_atomically(self._content(), self.out / BEST)
+        text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        return f"step {self.step}, held out: {text}{' (best)' if better else ''}"
+
+    def run(self, budget_minutes: float | None = None, progress: bool = True, tensorboard: bool = False) -> int:
+        """Train until the steps or the time are used up, then write the checkpoint; returns the steps done in all."""
+        config = self.config
+        begun, earlier = time.monotonic(), self.seconds
+        smooth: dict[str, float] = {}
+        with contextlib.ExitStack() as stack:
+            interrupt = stack.enter_context(Interrupt())
+            diary = stack.enter_context(Diary(self.out, tensorboard))
+            bar = stack.enter_context(
+                tqdm(total=config.steps, initial=self.step, desc=config.name, unit="step", disable=not progress)
+            )
+            while self.step < config.steps:
+                for name, value in self.train_step().items():
+                    smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
+                self.seconds = earlier + time.monotonic() - begun
+                bar.update()
+                if self.step % _LOG_EVERY == 0 or self.step == config.steps:
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in smooth.items()})
+                    diary.figures(self.step, {"seconds": round(self.seconds, 1)} | smooth)
+                if config.develop_every and (self.step % config.develop_every == 0 or self.step == config.steps):
+                    look = self._look(diary)
+                    if progress:
+                        tqdm.write(look)
+                if self.step % config.checkpoint_every == 0:
+                    self.save()
+                if interrupt.seen or (budget_minutes is not None and time.monotonic() - begun > budget_minutes * 60):
+                    if progress:
+                        tqdm.write(f"Stopped after step {self.step}; --resume goes on from here.")
+                    break
+        self.save()
+        return self.step
