@@ -51,6 +51,7 @@ _ORDER, _LEARN_S = 32, 0.03
 _SHORTEST_S, _LONGEST_S, _COMPARE_S, _COARSE_HZ = 0.004, 0.0165, 0.012, 12000
 _HOP_S = 0.01
 _FLOOR = 1e-12
+_LOG10 = 1.0 / math.log(10.0)
 #: How far below the loudest a level counts, in decades of power.
 _DEPTH = 6.0
 
@@ -231,7 +232,7 @@ def _levels(c: Any, row: Any) -> None:
     power = f32p(w[POWER])
     into = f32p(row)
     for k in range(BANDS):
-        level = math.log10(np.float64(power[k]) + _FLOOR) - f[_REFERENCE]
+        level = _LOG10 * math.log(np.float64(power[k]) + _FLOOR) - f[_REFERENCE]
         into[k] = np.float32(1.0 + 0.5 * smaller(larger(level, -_DEPTH), 2.0))
 
 
@@ -274,7 +275,7 @@ def conceal_begin(c: Any) -> None:
             total += np.float64(power[k])
             row[k] = power[k]
         loudest = larger(loudest, total / BANDS)
-    f[_REFERENCE] = math.log10(loudest)
+    f[_REFERENCE] = _LOG10 * math.log(loudest)
     for j in range(PAST):
         row = f32p(w[ROWS] + 4 * j * ROW)
         for k in range(BANDS):

@@ -25,6 +25,8 @@ from .data import Array
 #: Most that an answer can make of a band of the extension, and the noise of a band, relative to it.
 _MOST, _MOST_NOISE = 2.0, 1.5
 _NOISE_AT_FIRST = -3.0
+#: How much more noise is played than was learned.
+_LIVELY_NOISE = 3.0
 #: The fade from what was made up to what came back.
 FADE_S = 0.005
 #: Share of the longest gap after which what is made up fades away.
@@ -75,6 +77,25 @@ class RepairNet(nn.Module):
         return self._answer(x, h), h
 
 
+class Playing(nn.Module):
+    """The exported form, livelier than what was learned.
+
+    Who minimises a distance answers with the middle of all that may come, which is fainter and smoother than any of
+    it. Shares of the extension are drawn half of the way back to 1, in decibel, and noise is raised, which PLCMOS
+    preferred on held-out recordings.
+    """
+
+    def __init__(self, net: RepairNet) -> None:
+        super().__init__()
+        self.net = net
+        self.width = net.width
+
+    def forward(self, row: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """As `RepairNet.forward`."""
+        answer, state = self.net(row, state)
+        return torch.cat((torch.sqrt(answer[:, :BANDS]), answer[:, BANDS:] * _LIVELY_NOISE), 1), state
+
+
 class Rehearsal:
     """Extensions of histories, as the kernel makes them.
 
@@ -114,7 +135,8 @@ class Rehearsal:
         spectrum = spread(answers[..., :BANDS]) * torch.complex(re, im) + level * noise
         frames = torch.fft.irfft(spectrum, 2 * self.hop) * self.window
         late = torch.cat((first[:, None], frames[:, :-1, self.hop :]), 1)
-        return (frames[..., : self.hop] + late).flatten(1)
+        sound: Tensor = (frames[..., : self.hop] + late).flatten(1)
+        return sound
 
 
 def gaps_of(lost: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -130,17 +152,23 @@ def plain(rows: Array) -> Array:
     return answers
 
 
-def joined(made: Array, real: Array) -> Array:
-    """From one stretch to another, with gains that keep the power whatever they have in common."""
+def joined(made: Array, real: Array, fade: int) -> Array:
+    """The first samples of a fade of given length, with gains that keep the power whatever they have in common."""
     own = float(made @ made) * float(real @ real)
     alike = min(1.0, max(0.0, float(made @ real) / math.sqrt(own + 1e-18)))
-    rise = np.sin(0.5 * np.pi * (np.arange(len(real)) + 0.5) / len(real)).astype(np.float32)
+    rise = np.sin(0.5 * np.pi * (np.arange(len(real)) + 0.5) / fade).astype(np.float32)
     fall = np.sqrt(np.maximum(1 - rise * rise * (1 - alike * alike), 0)) - alike * rise
     return np.asarray(real * rise + made * fall, np.float32)
 
 
-def repaired(sound: Array, lost: NDArray[np.bool_], answers: Answers, longest_s: float = 0.12, rate: int = 48000,
-             rehearsal: Rehearsal | None = None) -> Array:
+def repaired(
+    sound: Array,
+    lost: NDArray[np.bool_],
+    answers: Answers,
+    longest_s: float = 0.2,
+    rate: int = 48000,
+    rehearsal: Rehearsal | None = None,
+) -> Array:
     """A signal with its gaps filled, causally but for the length of a fade.
 
     Parameters
@@ -170,7 +198,7 @@ def repaired(sound: Array, lost: NDArray[np.bool_], answers: Answers, longest_s:
         frames = -(-length // hop)
         rows, re, im, power, first = rehearsal(padded[start : start + rehearsal.history], frames)
         said = torch.from_numpy(answers(rows)[PAST + 1 :])[None]
-        noise = _noise((1, frames, hop + 1), torch.Generator().manual_seed(1))
+        noise = complex_noise((1, frames, hop + 1), torch.Generator().manual_seed(1))
         with torch.no_grad():
             parts = [torch.from_numpy(part)[None] for part in (re, im, power, first)]
             made = rehearsal.shaped(said, parts[0], parts[1], parts[2], parts[3], noise)[0].numpy()
@@ -181,13 +209,15 @@ def repaired(sound: Array, lost: NDArray[np.bool_], answers: Answers, longest_s:
         for number, (begin, end) in enumerate(group):
             padded[rehearsal.history + begin : rehearsal.history + end] = made[begin - start : end - start]
             limit = group[number + 1][0] if number + 1 < len(group) else len(sound)
-            here = padded[rehearsal.history + end : rehearsal.history + min(end + fade, limit)]
-            if len(here):
-                blended = joined(made[end - start : end - start + fade], np.pad(here, (0, fade - len(here))))
-                here[:] = blended[: len(here)]
+            # Out of silence, no longer than it takes not to click.
+            long = fade if end - start < longest_s * rate else fade // 5
+            good = min(end + long, limit) - end
+            here = padded[rehearsal.history + end : rehearsal.history + end + good]
+            here[:] = joined(made[end - start : end - start + good], here, long)
     return padded[rehearsal.history :]
 
 
-def _noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def complex_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Complex noise of unit power."""
     half = math.sqrt(0.5)
     return torch.complex(torch.randn(shape, generator=generator) * half, torch.randn(shape, generator=generator) * half)

@@ -32,6 +32,7 @@ CALLS_THROUGH_POINTERS = {
     "rtgan.plugins.howl._process",
     "rtgan.plugins.morph._process",
     "rtgan.plugins.morph._reset",
+    "rtgan.plugins.repair._process",
     "rtgan.plugins.synth._process",
     "rtgan.resampling._midi",
     "rtgan.resampling._process",
