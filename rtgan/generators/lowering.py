@@ -155,6 +155,11 @@ class Lowering:
         self.memory[view.storage].data = np.zeros(view.size, np.float32)
         return view
 
+    def kept(self, values: Floats) -> View:
+        """A view of new memory that holds these bits before the first run and lasts from run to run."""
+        self.memory.append(Memory(values.size, "state", values))
+        return View(len(self.memory) - 1, 0, values.shape, row_major(values.shape))
+
     def is_constant(self, view: View) -> bool:
         """Whether a view's values are known now."""
         return self.memory[view.storage].kind == "const"

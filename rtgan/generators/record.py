@@ -18,6 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtgan.errors import RtganError
+from rtgan.generators import chance
 from rtgan.generators.operations import SUPPORTED
 from rtgan.generators.program import Program, Storage, View
 
@@ -157,8 +158,14 @@ _COMPOSED: dict[str, Callable[[dict[str, Any]], Any]] = {
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collect the operations that depend on the inputs or on mutable state."""
 
-    def __init__(self) -> None:
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """What this would keep out is never there, and keeping it out costs the import of a compiler: a second."""
+        return False
+
+    def __init__(self, seed: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.seed, self.draws = seed, 0
         self.ops: list[dict[str, Any]] = []
         self.storages: list[Storage] = []
         self.chunks: list[np.ndarray[Any, Any]] = []
@@ -218,6 +225,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # -- operations
 
+    def draw(self, name: str, made: Tensor) -> Tensor:
+        """Random values, which the program draws by itself."""
+        if made.dtype != torch.float32 or not made.is_contiguous():
+            raise self.refuse(f"the operation aten::{name} draws other random values than float32 in order")
+        self.declare(made, "temp")
+        arguments = {"kind": chance.KINDS[name], "seed": self.seed, "number": self.draws}
+        self.ops.append({"op": "chance", "args": arguments, "out": [self.view(made).json()], "at": ""})
+        self.draws += 1
+        return made
+
     def refuse(self, reason: str) -> _Refused:
         """Remember why: TorchScript's interpreter loses the exception's text."""
         self.reason = reason
@@ -261,6 +278,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if a.alias_info is not None and a.alias_info.is_write and isinstance(given.get(a.name), Tensor)
         ]
         depends = any(self.key(t) in self.tainted for t in tensors)
+        if name in chance.KINDS and self.seed is not None:
+            return self.draw(name, func(*call, **options))
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_still(name, given):
             raise self.refuse(f"the operation aten::{name} is random")
         if depends and name in _READS:
@@ -344,9 +363,9 @@ def _flat(result: Any) -> list[Any]:
 
 
 def _run(
-    module: Any, examples: Sequence[Tensor], mutable: set[str]
+    module: Any, examples: Sequence[Tensor], mutable: set[str], seed: int | None
 ) -> tuple[_Recorder, list[View], list[View], set[str], dict[str, Tensor]]:
-    recorder = _Recorder()
+    recorder = _Recorder(seed)
     inputs = [t.detach().clone().contiguous() for t in examples]
     tensors = _state_tensors(module)
     with torch.inference_mode():
@@ -389,8 +408,9 @@ def _run(
 
 
 def record(
-    module: Any, example_inputs: Sequence[Tensor], source: str = "", meta: dict[str, Any] | None = None
-) -> Program:
+    module: Any, example_inputs: Sequence[Tensor], source: str = "", meta: dict[str, Any] | None = None,
+    seed: int | None = None,
+) -> Program:  # fmt: skip
     """Record ``module(*example_inputs)`` as a program [main thread; needs torch].
 
     Parameters
@@ -403,6 +423,8 @@ def record(
         SHA-256 of the file it came from.
     meta : dict
         Plain JSON kept with the program.
+    seed : int, optional
+        Allows random values; the program draws its own, which begin here.
 
     Raises
     ------
@@ -430,11 +452,11 @@ def record(
         torch.jit.optimized_execution(False) if hasattr(torch.jit, "optimized_execution") else contextlib.nullcontext()
     ):
         # The first run finds which buffers the module writes; the others treat those as state from the start.
-        _, _, _, touched, objects = _run(module, example_inputs, set())
+        _, _, _, touched, objects = _run(module, example_inputs, set(), seed)
         restore(touched, objects)
-        first, inputs, outputs, _, objects = _run(module, others[0], touched)
+        first, inputs, outputs, _, objects = _run(module, others[0], touched, seed)
         restore(touched, objects)
-        second, _, again, _, objects = _run(module, others[1], touched)
+        second, _, again, _, objects = _run(module, others[1], touched, seed)
         restore(touched, objects)
     if first.ops != second.ops or outputs != again or first.storages != second.storages:
         raise RtganError(

@@ -207,7 +207,7 @@ class Spec:
             raise UsageError(f"{self.path} takes blocks of multiples of {self.ratio} samples, not {wanted}")
         return wanted or -(-512 // self.ratio) * self.ratio
 
-    def knobs(self, method: str = "", ranges: str = "") -> list[Knob]:
+    def knobs(self, method: str = "", ranges: str = "", fixed: bool = False) -> list[Knob]:
         """The parameters it has when it is played by a method.
 
         Parameters
@@ -215,6 +215,8 @@ class Spec:
         method : str
         ranges : str
             ``name low high`` of numbers that the file gives no range for, separated by semicolons.
+        fixed : bool
+            Attributes stay as they are set when it is loaded.
         """
         given = self._ranges(ranges)
         found: list[Knob] = []
@@ -262,7 +264,7 @@ class Spec:
             else:
                 add(f"{name} gain db", -30, 30, 60 * default - 30, name, unit="dB",
                     description=f"Level of the {name}")  # fmt: skip
-        for attribute in self.attributes:
+        for attribute in () if fixed else self.attributes:
             for k, (kind, value) in enumerate(zip(attribute.types, attribute.values, strict=False)):
                 if kind > FLOAT:
                     continue

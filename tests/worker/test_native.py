@@ -12,8 +12,11 @@ import zoo as models
 from playing import Rig, delayed
 from support import speechlike
 
-from rtgan import events
+from rtgan import events, model_check
 from rtgan.events import Record
+from rtgan.generators.compile import compile
+from rtgan.worker import lowered
+from rtgan.worker import spec as specs
 
 SOUND = speechlike(0.2)
 
@@ -98,9 +101,7 @@ def test_hands_on_the_latents_move_natively(zoo: Path) -> None:
     "model, why",
     [
         ("zoo.ts", "its attributes may move while it plays"),
-        ("chance.ts", "chance plays a part in it"),
         ("accident.ts", r"zoo.py, line \d+: if bool"),
-        ("new.nm", "a Neutone file is played as it is"),
     ],
 )
 def test_what_cannot_be_lowered_says_why_and_plays_in_a_worker(zoo: Path, model: str, why: str) -> None:
@@ -109,3 +110,51 @@ def test_what_cannot_be_lowered_says_why_and_plays_in_a_worker(zoo: Path, model:
     assert "in a worker: " in notice
     assert re.search(why, notice)
     assert rig.worker.pid
+
+
+def test_attributes_that_are_held_fast_let_a_model_run_natively(zoo: Path) -> None:
+    rig = Rig(zoo / "zoo.ts", run="native", attributes="gain=0.25; order=4")
+    assert rig.graph.chain[0].plugin.notice.endswith("; native")
+    assert [p.id for p in rig.graph.chain[0].plugin.params.values()] == []
+    assert np.abs(rig.run(SOUND) - delayed(SOUND, 64)).max() < 1e-6
+
+
+def test_chance_runs_natively_and_a_seed_holds_it_fast(zoo: Path) -> None:
+    rig = Rig(zoo / "chance.ts", run="auto")
+    assert rig.graph.chain[0].plugin.notice.endswith("; native")
+    first = rig.run(SOUND)
+    noise = (first - delayed(SOUND, 64))[64:]
+    assert noise.std() == pytest.approx(0.01, rel=0.05) and abs(noise.mean()) < 1e-3
+    assert abs((noise[64:] * noise[:-64]).mean()) < 1e-5, "blocks do not repeat"
+    assert np.array_equal(Rig(zoo / "chance.ts", run="auto").run(SOUND, 997), first)
+    assert not np.array_equal(Rig(zoo / "chance.ts", run="auto", seed="5").run(SOUND), first)
+
+
+@pytest.mark.parametrize("dialect", ["old.nm", "new.nm"])
+def test_a_neutone_model_runs_natively_a_block_late(zoo: Path, dialect: str) -> None:
+    rig = Rig(zoo / dialect, 48000, run="auto")
+    assert rig.graph.chain[0].plugin.notice.endswith("; native")
+    assert rig.latency == 256 + 7
+    assert np.abs(rig.run(SOUND) - 0.5 * delayed(SOUND, rig.latency)).max() < 1e-6
+    rig = Rig(zoo / dialect, 48000, run="auto", values={"cut": 0, "wet": 0.5, "dry": 0.5, "input_gain_db": -6})
+    assert np.abs(rig.run(SOUND) - 10 ** (-0.3) * delayed(SOUND, rig.latency)).max() < 1e-6
+
+
+def test_what_is_too_slow_for_one_call_is_machine_code_in_a_worker(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stereo = np.stack([SOUND, SOUND[::-1]], 1)
+    wanted = Rig(net, channels=2).run(stereo)
+    monkeypatch.setattr(lowered, "MOST_SHARE", 0.0)
+    rig = Rig(net, channels=2, run="auto")
+    notice = rig.graph.chain[0].plugin.notice
+    assert "in a worker, as machine code: " in notice and "ms at once, more than half of 64 samples" in notice
+    out = rig.run(stereo)
+    assert np.abs(out - wanted).max() < 1e-4 * np.abs(wanted).max() and not rig.graph.problems
+    rig.engine.send(Record(events.RESET, events.NOW))
+    assert np.array_equal(rig.run(stereo), out)
+
+
+def test_rows_of_caches_that_are_for_others_take_no_memory(zoo: Path) -> None:
+    spec = specs.look(zoo / "fir.ts")
+    made = lowered.lower(spec, model_check._choices(64, 48000))
+    assert not isinstance(made, str)
+    assert compile(made.program).arena_floats < 5 * 64 < spec.block_for(0), "its 64 rows alone have 320 floats"
