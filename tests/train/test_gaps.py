@@ -115,3 +115,25 @@ def test_a_wrong_config_is_refused_in_one_sentence(wrong: dict[str, object]) -> 
     with pytest.raises(UsageError) as refusal:
         parse_repair_config({"name": "x", "losses": {"stft": {}}, **wrong}, "x.yaml")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_systems_are_measured_on_the_same_gaps(tmp_path: Path) -> None:
+    pytest.importorskip("pesq")
+    pytest.importorskip("pystoi")
+    speech = repair_eval.speech_of(None, None, 1, 3)
+    systems = [
+        repair_eval.System("zeros", 0.0, repair_eval.zeros),
+        repair_eval.System("repeats", 0.0, repair_eval.repeats),
+        repair_eval.system_of(library.find("repair")),
+    ]
+    metrics, results = repair_eval.measure(speech, systems, progress=False)
+    figures = repair_eval.as_json(metrics, results, "generated sounds")["systems"]
+    for case in ("random 10 %", "bursts 30 %"):
+        assert figures["repair"][case]["stoi"] > figures["zeros"][case]["stoi"]
+    assert figures["zeros"]["random 10 %"]["stoi"] > figures["zeros"]["random 30 %"]["stoi"]
+    lines = repair_eval.table(metrics, results).splitlines()
+    assert len(lines) == 2 + 2 * len(systems) and len({line.count("|") for line in lines}) == 1
+    pytest.importorskip("matplotlib")
+    repair_eval.plot(metrics, results, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
