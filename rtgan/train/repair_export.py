@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import UsageError
 from ..kernels.conceal import ANSWER, BANDS, PAST, ROW, hop_of
 from .checkpoint import load_checkpoint
 from .export import LICENCE, TEST_VECTOR, save_model, training_record
@@ -35,6 +36,15 @@ def example_rows() -> torch.Tensor:
     rows[:, BANDS:] = np.clip(rows[:, BANDS:], 0, 1)
     rows[:PAST, BANDS:] = 0
     return torch.from_numpy(rows)
+
+
+def for_card(figures: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A model's own scores by kind and share of loss, out of the figures of ``rtgan eval repair``."""
+    try:
+        own = {case: value for case, value in figures["systems"][name].items() if case != "latency_ms"}
+        return {"data": figures["data"], "pieces": figures["pieces"], **own}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"The figures hold no scores of {name!r}.") from error
 
 
 def export_repair(
@@ -64,7 +74,7 @@ def export_repair(
         "parameters": count_parameters(net),
         "macs_per_frame": sum(p.numel() for p in net.parameters() if p.ndim == 2),
         "training": training_record(content, config.as_dict(), run, content["seconds_of_audio"] / 3600),
-        "metrics": dict(metrics or {}),
+        "metrics": for_card(metrics, name or config.name) if metrics else {},
         "test_vector": {"file": TEST_VECTOR, "rows": _VECTOR_ROWS, "encoding": "base64 of npz: input, output"},
     }
     rows = example_rows()
