@@ -236,6 +236,7 @@ def _builtin() -> dict[str, str]:
         "limiter": "rtgan.plugins.limiter",
         "model": "rtgan.plugins.model",
         "morph": "rtgan.plugins.morph",
+        "repair": "rtgan.plugins.repair",
         "synth": "rtgan.plugins.synth",
         "truepeak": "rtgan.plugins.truepeak",
     }
