@@ -102,4 +102,5 @@ def _without(preset: Preset, label: str) -> Preset:
     snapshots = tuple(
         replace(s, values={k: v for k, v in s.values.items() if not k.startswith(gone)}) for s in preset.snapshots
     )
-    return replace(preset, midi=tuple(b for b in bindings if b.targets), snapshots=snapshots)
+    rules = tuple(r for r in preset.rules if not r.when.startswith(gone) and not r.do.startswith(gone))
+    return replace(preset, midi=tuple(b for b in bindings if b.targets), snapshots=snapshots, rules=rules)

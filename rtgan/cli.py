@@ -104,6 +104,15 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--allow-code", action="store_true",
                           help="let a recorded performance name plugin files, which run, and model files")  # fmt: skip
 
+    tag = commands.add_parser("tag", help="tell what sounds when in files: speech, music, kinds of noise")
+    tag.add_argument("inputs", nargs="+", type=Path, metavar="FILE")
+    tag.add_argument("-o", "--output", type=Path, metavar="OUT",
+                     help="probabilities every 100 ms (.csv, .json), or a label track for Audacity (.txt)")  # fmt: skip
+    tag.add_argument("--png", type=Path, metavar="FILE.png", help="also draw a timeline (needs rtgan[plot])")
+    tag.add_argument("--model", default="tags", metavar="NAME|FILE.ts", help="default: tags")
+    tag.add_argument("--threshold", type=float, default=0.5, metavar="P",
+                     help="probability from which a sound is named, 0.05 to 0.95 (default: 0.5)")  # fmt: skip
+
     midi = commands.add_parser("midi", help="MIDI ports, what arrives on them, and learning")
     what = midi.add_subparsers(dest="midi_command", metavar="COMMAND", required=True, parser_class=_Parser)
     what.add_parser("ports", help="list MIDI ports, and what keeps a backend from working")
@@ -204,6 +213,13 @@ def _dispatch(args: argparse.Namespace) -> int:
         from rtgan import batch
 
         code = batch.run(args) if args.command == "process" else batch.replay(args)
+        warm.done()
+        return code
+    if args.command == "tag":
+        warm.announce()
+        from rtgan import tagging
+
+        code = tagging.run(args)
         warm.done()
         return code
     if args.command == "midi":

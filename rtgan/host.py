@@ -954,6 +954,11 @@ class Host:
             shed=self._graph.shed,
         )
 
+    @property
+    def readings(self) -> dict[str, float]:
+        """What plugins let others read, by ``label.reading``, as of now. Any thread."""
+        return self._graph.readings
+
     def latency_ms(self) -> dict[str, float | None]:
         """Delay by part: device in, each plugin, device out."""
         stream = self._stream if self._gone_at is None else None

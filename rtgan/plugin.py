@@ -203,6 +203,11 @@ class Plugin(ABC):
         """
         return cls
 
+    @classmethod
+    def reading_names(cls, options: Mapping[str, str]) -> tuple[str, ...] | None:
+        """Names of the readings that it will have with these options; None if only playing it tells [main]."""
+        return None
+
     @abstractmethod
     def activate(self, activation: Activation) -> NativeNode:
         """[main] Allocate, load, compile, warm up. The only place that may."""
@@ -238,6 +243,7 @@ def _builtin() -> dict[str, str]:
         "morph": "rtgan.plugins.morph",
         "repair": "rtgan.plugins.repair",
         "synth": "rtgan.plugins.synth",
+        "tags": "rtgan.plugins.tags",
         "truepeak": "rtgan.plugins.truepeak",
     }
 

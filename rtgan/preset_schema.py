@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rtgan import bindings, presets
+from rtgan import bindings, presets, rules
 from rtgan.params import Param
 from rtgan.plugin import all_params, plugin_class, plugin_ids
 
@@ -41,6 +41,7 @@ def schema() -> _Schema:
         "midi": {"type": "array", "items": _binding()},
         "snapshots": {"type": "array", "maxItems": presets.MOST_SNAPSHOTS, "items": _snapshot(text)},
         "morph": {**text, "description": "Name or path of the preset that the fader host.morph leads to."},
+        "rules": {"type": "array", "maxItems": rules.MOST_RULES, "items": _rule(text)},
     }
     top = _object(properties, ["schema", "name", "chain"])
     return {
@@ -173,6 +174,29 @@ def _binding() -> _Schema:
         },
         ["control", "target"],
     )
+
+
+def _rule(text: _Schema) -> _Schema:
+    value: _Schema = {"type": ["number", "boolean", "string"]}
+    span: _Schema = {"type": "number", "minimum": 0, "maximum": rules.MOST_MS}
+    name: _Schema = {"type": "string", "pattern": r"^[^.]+\..+$"}
+    return {
+        **_object(
+            {
+                "when": {**name, "description": "label.reading of the chain.", "examples": ["tags.speech"]},
+                "above": {"type": "number"},
+                "below": {"type": "number"},
+                "for_ms": {**span, "description": "How long the reading lies beyond the limit before this happens."},
+                "until_ms": {**span, "description": "How long it does not before this ends."},
+                "do": {**name, "description": "What to move.", "examples": list(bindings.HOST_TARGETS)},
+                "to": {**value, "description": "Its value when the rule begins."},
+                "back": {**value, "description": "Its value when the rule ends."},
+                "load": {**text, "description": "Name or path of a preset to play."},
+            },
+            ["when"],
+        ),
+        "oneOf": [{"required": [limit, what]} for limit in ("above", "below") for what in ("do", "load")],
+    }
 
 
 def _snapshot(text: _Schema) -> _Schema:

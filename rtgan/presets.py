@@ -17,6 +17,8 @@ A preset looks like this::
     snapshots:
     - name: Quiet audience
       values: {denoise.amount_db: 12}
+    rules:
+    - {when: denoise.voice, below: 0.1, for_ms: 5000, do: host.mute, to: on, back: off}
 
 Several microphones each have a strip, a chain of their own, in front of the chain that all are mixed to::
 
@@ -60,6 +62,8 @@ from rtgan.graph import ChainItem
 from rtgan.params import Param, ParamSet
 from rtgan.plugin import HOST_PARAMS, STRIP_PARTS, Plugin, all_params, plugin_class
 from rtgan.preset_text import Lines, Reader, plain
+from rtgan.rules import Rule, read_rules
+from rtgan.rules import fields_of as rule_fields
 
 SCHEMA = 2
 FACTORY = Path(__file__).resolve().parent / "factory"
@@ -78,7 +82,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEYS = {
     1: ("schema", "name", "description", "author", "tags", "chain"),
     2: ("schema", "name", "description", "author", "licence", "tags", "notes", "program", "bank", "crossfade_ms",
-        "strips", "mixer", "chain", "midi", "snapshots", "morph"),
+        "strips", "mixer", "chain", "midi", "snapshots", "morph", "rules"),
 }  # fmt: skip
 #: What else there is in a recording, or in a host, so that no strip can be called by it.
 _TAKEN = ("host", "mixer", "dry")
@@ -157,6 +161,7 @@ class Preset:
     snapshots : tuple of Snapshot
     morph : str
         Name or path of the preset at the other end of the fader ``host.morph``; empty for none.
+    rules : tuple of Rule
     path : Path or None
         The file it came from.
     trusted : bool
@@ -178,6 +183,7 @@ class Preset:
     midi: tuple[Binding, ...] = ()
     snapshots: tuple[Snapshot, ...] = ()
     morph: str = ""
+    rules: tuple[Rule, ...] = ()
     path: Path | None = field(default=None, compare=False)
     trusted: bool = field(default=False, compare=False)
     edited: bool = field(default=False, compare=False)
@@ -468,6 +474,11 @@ def parse(text: str, where: str = "preset", path: Path | None = None, code: Code
         midi=read_bindings(reader, top["midi"], _targets(known)) if "midi" in top else (),
         snapshots=_snapshots(reader, top["snapshots"], known) if "snapshots" in top else (),
         morph=_partner(reader, top["morph"], path) if "morph" in top else "",
+        rules=read_rules(
+            reader, top["rules"], _targets(known), _readings(chain), lambda n: _partner(reader, n, path, "load")
+        )
+        if "rules" in top
+        else (),
     )
     moved = {target for binding in whole.midi for target in binding.targets}
     for target, key, there in (("host.morph", "morph", whole.morph), ("host.snapshot", "snapshots", whole.snapshots)):
@@ -580,9 +591,20 @@ def with_strips(preset: Preset, strips: Mapping[str, tuple[tuple[int, ...], Pres
     return Preset(preset.name, (*entries, Entry("mixer")), preset.description, trusted=preset.trusted, edited=True)
 
 
-def _partner(reader: Reader, node: yaml.Node, path: Path | None) -> str:
-    """The preset to morph to; that it exists can be said only where the text lies in a file."""
-    name = reader.text(node, "morph")
+def _readings(chain: Sequence[Entry]) -> dict[str, tuple[str, ...] | None]:
+    """What can be read of the chain, by label."""
+    found: dict[str, tuple[str, ...] | None] = {}
+    for label, entry in zip(labels(chain), chain, strict=True):
+        try:
+            found[label] = _class_of(entry.plugin, "never").reading_names(entry.options)
+        except _NotRun:
+            found[label] = None
+    return found
+
+
+def _partner(reader: Reader, node: yaml.Node, path: Path | None, key: str = "morph") -> str:
+    """A preset to go to; that it exists can be said only where the text lies in a file."""
+    name = reader.text(node, key)
     if path is None:
         return name
     if by_path(name):
@@ -793,6 +815,9 @@ def dump(preset: Preset, folder: Path | None = None) -> str:
         top["snapshots"] = [Lines(name=s.name, values=_plain_values(s.values, known)) for s in preset.snapshots]
     if preset.morph:
         top["morph"] = _within(preset.morph, folder)
+    if preset.rules:
+        known = preset.declared()
+        top["rules"] = [rule_fields(replace(r, load=_within(r.load, folder)), known) for r in preset.rules]
     return preset_text.dump(top)
 
 
