@@ -33,6 +33,8 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan live`` and ``run_live.py``."""
     add = parser.add_argument
     add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: podcast)")
+    add("--strip", action="append", default=[], metavar="NAME[:CH[,CH]][=PRESET]",
+        help="one of 2 to 8 microphones, through a chain of its own (default: --preset's); repeatable")  # fmt: skip
     add("--model", metavar="FILE", help="play a model of your own: TorchScript, nn~ (.ts) or Neutone (.nm)")
     add("--input", metavar="DEV", help="input device: index, name or unique part of a name")
     add("--output", metavar="DEV", help="output device")
@@ -144,9 +146,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
     bench.add_argument(
-        "what", nargs="?", choices=("kernels", "engine", "generators", "control", "panel"), help="default: all"
+        "what", nargs="?", choices=("kernels", "engine", "load", "generators", "control", "panel"), help="default: all"
     )
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
+    bench.add_argument(
+        "--gtcrn", type=Path, metavar="FILE", help="of generators: GTCRN's streaming ONNX file, to compare with"
+    )
 
     train = commands.add_parser("train", help="train a generator (needs rtgan[torch])")
     export = commands.add_parser("export", help="export a trained generator to TorchScript (needs rtgan[torch])")

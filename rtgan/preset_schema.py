@@ -35,11 +35,9 @@ def schema() -> _Schema:
             "maximum": presets.CROSSFADE_MS[1],
             "description": "How long the sound fades over to this preset.",
         },
-        "chain": {
-            "type": "array",
-            "maxItems": presets.MOST_PLUGINS,
-            "items": {"oneOf": [*(_entry(i) for i in plugin_ids()), _code()]},
-        },
+        "strips": {"type": "array", "minItems": presets.STRIPS[0], "maxItems": presets.STRIPS[1], "items": _strip()},
+        "mixer": _params("mixer"),
+        "chain": _chain(),
         "midi": {"type": "array", "items": _binding()},
         "snapshots": {"type": "array", "maxItems": presets.MOST_SNAPSHOTS, "items": _snapshot(text)},
         "morph": {**text, "description": "Name or path of the preset that the fader host.morph leads to."},
@@ -50,7 +48,7 @@ def schema() -> _Schema:
         "$schema": DIALECT,
         "title": "Preset of rtgan",
         **top,
-        "dependentRequired": {"bank": ["program"]},
+        "dependentRequired": {"bank": ["program"], "mixer": ["strips"]},
     }
 
 
@@ -88,13 +86,35 @@ _SHED: _Schema = {
 }
 
 
+def _chain() -> _Schema:
+    items = {"oneOf": [*(_entry(i) for i in plugin_ids()), _code()]}
+    return {"type": "array", "maxItems": presets.MOST_PLUGINS, "items": items}
+
+
+def _params(plugin: str) -> _Schema:
+    return _object({p.id: _value(p) for p in all_params(plugin_class(plugin)).values()}, [])
+
+
+def _strip() -> _Schema:
+    one = _whole(1, presets.LAST_INPUT, "An input, from 1.")
+    return _object(
+        {
+            "name": {"type": "string", "pattern": f"^({presets.LABEL.pattern})$", "description": "Whose strip it is."},
+            "input": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 2}]},
+            "params": _params("fader"),
+            "chain": _chain(),
+        },
+        ["name", "input"],
+    )
+
+
 def _entry(plugin: str) -> _Schema:
     cls = plugin_class(plugin)
     properties: _Schema = {
         "plugin": {"const": plugin, "description": cls.description},
         "label": _LABEL,
         "shed": _SHED,
-        "params": _object({p.id: _value(p) for p in all_params(cls).values()}, []),
+        "params": _params(plugin),
     }
     if cls.required:
         # What a file gives a plugin is known only with that file.

@@ -60,7 +60,8 @@ TRAIN_USES = {"errors", "version", "kernel_cache", "kernels"}
 EVAL_USES = {"generators", "tagging"}
 #: Where torch may be imported: with the module, and inside functions.
 TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects",
-                     "rtgan.worker.lowering", "rtgan.worker.serve")  # fmt: skip
+                     "rtgan.worker.frames", "rtgan.worker.lowering", "rtgan.worker.serve", "rtgan.bench.gtcrn",
+                     "rtgan.bench.autoencoders")  # fmt: skip
 TORCH_IN_FUNCTIONS = ("rtgan.generators.library", "rtgan.bench.")
 
 

@@ -65,6 +65,8 @@ _PLAYING: dict[str, tuple[Any, str]] = {
                 "a list of timbres with " + ", ".join(("name", "sustains", "release_ms", "lowest", "highest",
                                                        "level_db", "dynamics_db"))),
 }  # fmt: skip
+#: What a model that fills gaps (task "repair") says instead.
+_REPAIRING: dict[str, tuple[Any, str]] = {"inputs": _number(1, 4096), "outputs": _number(1, 4096)}
 #: What a model that recognises sounds (task "tags") says besides.
 _TELLING: dict[str, tuple[Any, str]] = {
     "labels": ((lambda v: isinstance(v, list) and 1 <= len(v) <= 1000 and len(set(map(str, v))) == len(v)
@@ -140,9 +142,11 @@ class Card:
         Algorithmic latency, at ``sample_rate_hz``.
     channels, state_size : int
     timbres : tuple of Timbre
-    inputs, outputs, latents : int
-        Of a model that plays notes, task "synth": the size of its rows, and how many numbers at the end of an input row
-        tell notes of the same pitch and velocity apart; 0 for others.
+    inputs, outputs : int
+        Size of the rows of a model that takes no spectra, tasks "synth" and "repair"; 0 for others.
+    latents : int
+        Of a model that plays notes: how many numbers at the end of an input row tell notes of the same pitch and
+        velocity apart; 0 for others.
     labels : tuple of str
         Of a model that recognises sounds, task "tags": what its probabilities are of; empty for others.
     sha256 : str
@@ -179,15 +183,17 @@ class Card:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of what ``forward`` takes: a frame and a state of one channel, or a row of what is played."""
-        return [(1, self.inputs)] if self.timbres else [(1, 2, self.bins), (1, self.state_size)]
+        """Shapes of what ``forward`` takes: a frame or a row and a state, or a row of what is played."""
+        if self.timbres:
+            return [(1, self.inputs)]
+        return [(1, self.inputs) if self.inputs else (1, 2, self.bins), (1, self.state_size)]
 
     @property
     def answers(self) -> list[tuple[int, ...]]:
         """Shapes of what ``forward`` gives."""
         if self.labels:
             return [(1, len(self.labels)), (1, self.state_size)]
-        return [(1, self.outputs)] if self.timbres else self.shapes
+        return [(1, self.outputs), *self.shapes[1:]] if self.inputs else self.shapes
 
 
 def parse_card(data: Any, where: str, sha256: str = "") -> Card:
@@ -200,8 +206,8 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
     """
     if not isinstance(data, dict):
         raise RtganError(f"the card of {where} is not a table")
-    task = data.get("task")
-    required = _REQUIRED | (_PLAYING if task == "synth" else _SPECTRAL) | (_TELLING if task == "tags" else {})
+    own = {"synth": _PLAYING, "repair": _REPAIRING, "tags": _SPECTRAL | _TELLING}
+    required = _REQUIRED | own.get(str(data.get("task")), _SPECTRAL)
     for key, (valid, allowed) in required.items():
         if key not in data:
             raise RtganError(f"the card of {where} lacks '{key}'")
@@ -217,6 +223,8 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
         named["timbres"] = tuple(Timbre(*(t[k] for k in _TIMBRE)) for t in named["timbres"])
         if data["inputs"] != 3 + len(named["timbres"]) + data["latents"]:
             raise RtganError(f"the card of {where} needs inputs = 3 + timbres + latents")
+        return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
+    if "inputs" in named:
         return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
     if data["hop_samples"] > data["synthesis_samples"] or data["synthesis_samples"] > data["n_fft"]:
         raise RtganError(f"the card of {where} needs hop_samples <= synthesis_samples <= n_fft")
@@ -293,7 +301,7 @@ def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float
     except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise RtganError(f"the test vector of {path} cannot be read: {error}") from error
     shape = vector["input"].shape
-    if card.timbres:
+    if card.inputs:
         if shape[1:] != (card.inputs,) or vector["output"].shape != (len(vector["input"]), card.outputs):
             raise RtganError(f"the test vector of {path} has shape {shape}; expected is (rows, {card.inputs})")
         return vector

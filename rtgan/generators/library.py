@@ -240,7 +240,7 @@ def facts(path: Path, card: Card) -> list[tuple[str, str]]:
         rows.append(("frame", f"{card.hop_samples} samples ({hop_ms:.2f} ms), {card.latents} latents"))
         held = {True: "held", False: "dying away"}
         rows += [("timbre", f"{t.name} ({held[t.sustains]}), notes {t.lowest} to {t.highest}") for t in card.timbres]
-    else:
+    elif card.n_fft:
         frame = f"{card.n_fft} samples, hop {card.hop_samples} ({hop_ms:.2f} ms), synthesis {card.synthesis_samples}"
         latency = f"{card.latency_samples} samples ({latency_ms:.2f} ms), look-ahead {card.lookahead_frames} frames"
         rows += [("frame", frame), ("latency", latency), ("state", f"{card.state_size} values")]
