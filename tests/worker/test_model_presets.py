@@ -115,11 +115,11 @@ def test_models_take_each_others_place_under_load_without_a_click(preset: Path, 
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
             assert not any(host.stats().faults.values())
+            out = host.output_so_far()[0]  # before it fades out
     finally:
         ended.set()
         for thread in busy:
             thread.join()
-    out = host.output_so_far()[0]
     # The tone's own steps are 0.0026; a filter, a gain and two sounds at once make more of them, and a click 0.1.
     assert np.abs(np.diff(out[4800:])).max() < 0.02
     heard = np.abs(out[4800 : len(out) // 480 * 480]).reshape(-1, 480).max(1)
