@@ -102,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--allow-code", action="store_true",
                           help="let a recorded performance name plugin files, which run, and model files")  # fmt: skip
 
+    encode = commands.add_parser("encode", help="encode speech with the neural codec, 1.5 to 6 kbit/s")
+    decode = commands.add_parser("decode", help="decode what 'rtgan encode' made")
+    if len(sys.argv) > 1 and sys.argv[1] in ("encode", "decode"):
+        from rtgan.codec import commands as coding
+
+        coding.add_arguments(encode, decode)
+
     midi = commands.add_parser("midi", help="MIDI ports, what arrives on them, and learning")
     what = midi.add_subparsers(dest="midi_command", metavar="COMMAND", required=True, parser_class=_Parser)
     what.add_parser("ports", help="list MIDI ports, and what keeps a backend from working")
@@ -201,6 +208,10 @@ def _dispatch(args: argparse.Namespace) -> int:
         code = batch.run(args) if args.command == "process" else batch.replay(args)
         warm.done()
         return code
+    if args.command in ("encode", "decode"):
+        from rtgan.codec import commands as coding
+
+        return coding.encode(args) if args.command == "encode" else coding.decode(args)
     if args.command == "midi":
         warm.announce()
         from rtgan.control import commands as midi

@@ -29,7 +29,7 @@ ORDER = (
     "graph",
     "switchboard",
     "generators",
-    "worker",
+    "codec worker",
     "plugins",
     "engine",
     "preset_text",
@@ -54,7 +54,7 @@ RANKS = {name: rank for rank, line in enumerate(ORDER) for name in line.split()}
 #: The package's front door opens `host` when somebody asks for it, inside a function.
 FRONT_DOOR = "rtgan"
 #: What training may use of the rest.
-TRAIN_USES = {"errors", "version", "kernel_cache", "kernels"}
+TRAIN_USES = {"errors", "version", "kernel_cache", "kernels", "codec"}
 #: Where torch may be imported: with the module, and inside functions.
 TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects",
                      "rtgan.worker.lowering", "rtgan.worker.serve")  # fmt: skip

@@ -63,6 +63,12 @@ _PLAYING: dict[str, tuple[Any, str]] = {
                 "a list of timbres with " + ", ".join(("name", "sustains", "release_ms", "lowest", "highest",
                                                        "level_db", "dynamics_db"))),
 }  # fmt: skip
+#: What a codec (task "codec") says instead: rows in and out, the latter with the numbers that are quantised in front.
+_CODING: dict[str, tuple[Any, str]] = {
+    "inputs": _number(2, 4096),
+    "outputs": _number(2, 4096),
+    "latents": _number(1, 1024),
+}
 _OPTIONAL: dict[str, tuple[Any, str]] = {
     "parameters": _number(0, 10**12),
     "macs_per_frame": _number(0, 10**12),
@@ -133,8 +139,8 @@ class Card:
     channels, state_size : int
     timbres : tuple of Timbre
     inputs, outputs, latents : int
-        Of a model that plays notes, task "synth": the size of its rows, and how many numbers at the end of an input row
-        tell notes of the same pitch and velocity apart; 0 for others.
+        Of a model of rows: their sizes, and how many numbers at the end of an input row tell notes of the same pitch
+        and velocity apart (task "synth") or are what is transmitted (task "codec"); 0 for others.
     sha256 : str
         Of the whole file.
     fields : mapping
@@ -168,13 +174,17 @@ class Card:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of what ``forward`` takes: a frame and a state of one channel, or a row of what is played."""
-        return [(1, self.inputs)] if self.timbres else [(1, 2, self.bins), (1, self.state_size)]
+        """Shapes of what ``forward`` takes: a frame or row and a state of one channel; a row of what is played."""
+        if self.timbres:
+            return [(1, self.inputs)]
+        return [(1, self.inputs) if self.inputs else (1, 2, self.bins), (1, self.state_size)]
 
     @property
     def answers(self) -> list[tuple[int, ...]]:
         """Shapes of what ``forward`` gives."""
-        return [(1, self.outputs)] if self.timbres else self.shapes
+        if self.timbres:
+            return [(1, self.outputs)]
+        return [(1, self.outputs), (1, self.state_size)] if self.inputs else self.shapes
 
 
 def parse_card(data: Any, where: str, sha256: str = "") -> Card:
@@ -187,7 +197,7 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
     """
     if not isinstance(data, dict):
         raise RtganError(f"the card of {where} is not a table")
-    required = _REQUIRED | (_PLAYING if data.get("task") == "synth" else _SPECTRAL)
+    required = _REQUIRED | {"synth": _PLAYING, "codec": _CODING}.get(str(data.get("task")), _SPECTRAL)
     for key, (valid, allowed) in required.items():
         if key not in data:
             raise RtganError(f"the card of {where} lacks '{key}'")
@@ -201,6 +211,8 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
         named["timbres"] = tuple(Timbre(*(t[k] for k in _TIMBRE)) for t in named["timbres"])
         if data["inputs"] != 3 + len(named["timbres"]) + data["latents"]:
             raise RtganError(f"the card of {where} needs inputs = 3 + timbres + latents")
+        return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
+    if data["task"] == "codec":
         return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
     if data["hop_samples"] > data["synthesis_samples"] or data["synthesis_samples"] > data["n_fft"]:
         raise RtganError(f"the card of {where} needs hop_samples <= synthesis_samples <= n_fft")
@@ -277,7 +289,7 @@ def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float
     except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise RtganError(f"the test vector of {path} cannot be read: {error}") from error
     shape = vector["input"].shape
-    if card.timbres:
+    if card.inputs:
         if shape[1:] != (card.inputs,) or vector["output"].shape != (len(vector["input"]), card.outputs):
             raise RtganError(f"the test vector of {path} has shape {shape}; expected is (rows, {card.inputs})")
         return vector

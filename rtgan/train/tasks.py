@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from . import tone_eval, tone_export, tone_loop
+from . import codec_eval, codec_export, codec_loop, tone_eval, tone_export, tone_loop
 from .checkpoint import load_checkpoint
 from .course import Course, CourseConfig
 
@@ -41,6 +41,9 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
+    codec_loop.TASK: Task(
+        codec_loop.load_codec_config, codec_loop.begin, codec_export.export_codec, codec_eval.eval_command
+    ),
     tone_loop.TASK: Task(tone_loop.load_tone_config, tone_loop.begin, tone_export.export_tones, tone_eval.eval_command),
 }
 
