@@ -38,6 +38,7 @@ if [ "${1:-live}" = test ]; then
         want pipewire pipewire-bin wireplumber pipewire-pulse pipewire-jack pulseaudio-utils dbus
         break
     done
+    command -v ffmpeg >/dev/null 2>&1 || want ffmpeg
     command -v cc >/dev/null 2>&1 || want gcc libc6-dev
 fi
 

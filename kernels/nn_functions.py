@@ -78,6 +78,24 @@ def _finite(e: Code, x: Vec, nan: float, high: float, low: float) -> Vec:
     return e.select(e.compare("uno", x, x), e.const(x.n, nan), y)
 
 
+def _xorshift(e: Code, x: Vec) -> Vec:
+    """The next word of a stream of random bits, in place of a float; see `rtgan.generators.chance`."""
+    w = e.bits(x)
+    for op, by in (("shl", 13), ("lshr", 17), ("shl", 5)):
+        w = e.integer("xor", w, e.integer(op, w, by))
+    return e.from_bits(w)
+
+
+def _uniform(e: Code, x: Vec) -> Vec:
+    mantissa = e.integer("or", e.integer("lshr", e.bits(x), 9), 0x3F800000)
+    return e.sub(e.from_bits(mantissa), _one(e, x))
+
+
+def _normal(e: Code, x: Vec, y: Vec) -> Vec:
+    distance = e.sqrt(e.mul(e.const(x.n, -2.0), e.log(e.sub(_one(e, x), _uniform(e, x)))))
+    return e.mul(distance, e.sin_cos(e.mul(e.const(x.n, 2 * np.pi), _uniform(e, y)))[1])
+
+
 #: Elementwise functions ``f(code, values..., literals...)`` by the names used in programs. Truth is 1 and 0.
 FUNCTIONS: dict[str, Callable[..., Vec]] = {
     "add": lambda e, x, y: e.add(x, y),
@@ -139,6 +157,9 @@ FUNCTIONS: dict[str, Callable[..., Vec]] = {
     "log_sigmoid": _log_sigmoid,
     "threshold": lambda e, x, edge, value: e.select(e.compare("ogt", x, e.const(x.n, edge)), x, e.const(x.n, value)),
     "finite": _finite,
+    "xorshift": _xorshift,
+    "uniform": _uniform,
+    "normal": _normal,
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rtgan.errors import UsageError
-from rtgan.plugin import Plugin, plugin_class, plugin_ids
+from rtgan.plugin import STRIP_PARTS, Plugin, plugin_class, plugin_ids
 from rtgan.presets import MOST_PLUGINS, Entry, Preset, labels
 
 #: What can be done to a chain.
@@ -46,22 +46,34 @@ def change(preset: Preset, what: str, name: str, position: int = 0) -> Preset:
             raise UsageError(f"there is no plugin '{name[:40]}'; known are: {', '.join(plugin_ids())}")
         if not stands_alone(plugin_class(name)):
             raise UsageError(f"{name} needs a file or a model that only a preset can name")
-        # Told from those that are there by a number behind its id.
-        taken, label, number = {label for label, _ in named}, name, 2
-        while label in taken:
-            label, number = f"{name}-{number}", number + 1
-        moved = (label, Entry(name))
+        moved = (name, Entry(name))
     else:
         at = next((k for k, (label, _) in enumerate(named) if label == name), None)
         if at is None:
             known = ", ".join(label for label, _ in named) or "nothing"
             raise UsageError(f"there is no '{name[:40]}' in this chain; it holds: {known}")
         moved = named.pop(at)
+        if moved[1].plugin in STRIP_PARTS:
+            raise UsageError(f"{name} belongs to the strips of {preset.name} and stays where it is")
     if what == "remove":
         return _without(_holding(preset, named), name)
     if not 0 <= position <= len(named) + 1:
         raise UsageError(f"the position {position} is out of range; allowed: 1 to {len(named) + 1}, or 0 for the end")
-    named.insert((position or len(named) + 1) - 1, moved)
+    at = (position or len(named) + 1) - 1
+    behind = named[at][1] if at < len(named) else Entry("")
+    strip = behind.strip if what == "add" else moved[1].strip
+    if behind.plugin == "mixer" or behind.strip != strip:
+        raise UsageError(
+            f"{name} cannot stand at {at + 1}: a plugin stays in its strip, and between strips and mixer there is none"
+        )
+    if what == "add":
+        # Told from those that are there by a number behind its id.
+        taken, plain, number = {label for label, _ in named}, f"{strip}-{name}" if strip else name, 2
+        label = plain
+        while label in taken:
+            label, number = f"{plain}-{number}", number + 1
+        moved = (label, replace(moved[1], strip=strip))
+    named.insert(at, moved)
     return _holding(preset, named)
 
 
@@ -77,7 +89,7 @@ def _holding(preset: Preset, named: Sequence[tuple[str, Entry]]) -> Preset:
     chain = tuple(entry for _, entry in named)
     while (found := labels(chain)) != wanted:
         chain = tuple(
-            entry if is_so == label else replace(entry, label=label)
+            entry if is_so == label else replace(entry, label=label.removeprefix(f"{entry.strip}-"))
             for entry, is_so, label in zip(chain, found, wanted, strict=True)
         )
     return replace(preset, chain=chain, edited=True)
@@ -90,4 +102,5 @@ def _without(preset: Preset, label: str) -> Preset:
     snapshots = tuple(
         replace(s, values={k: v for k, v in s.values.items() if not k.startswith(gone)}) for s in preset.snapshots
     )
-    return replace(preset, midi=tuple(b for b in bindings if b.targets), snapshots=snapshots)
+    rules = tuple(r for r in preset.rules if not r.when.startswith(gone) and not r.do.startswith(gone))
+    return replace(preset, midi=tuple(b for b in bindings if b.targets), snapshots=snapshots, rules=rules)

@@ -33,6 +33,8 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan live`` and ``run_live.py``."""
     add = parser.add_argument
     add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: podcast)")
+    add("--strip", action="append", default=[], metavar="NAME[:CH[,CH]][=PRESET]",
+        help="one of 2 to 8 microphones, through a chain of its own (default: --preset's); repeatable")  # fmt: skip
     add("--model", metavar="FILE", help="play a model of your own: TorchScript, nn~ (.ts) or Neutone (.nm)")
     add("--input", metavar="DEV", help="input device: index, name or unique part of a name")
     add("--output", metavar="DEV", help="output device")
@@ -109,6 +111,15 @@ def _parser() -> argparse.ArgumentParser:
 
         coding.add_arguments(encode, decode)
 
+    tag = commands.add_parser("tag", help="tell what sounds when in files: speech, music, kinds of noise")
+    tag.add_argument("inputs", nargs="+", type=Path, metavar="FILE")
+    tag.add_argument("-o", "--output", type=Path, metavar="OUT",
+                     help="probabilities every 100 ms (.csv, .json), or a label track for Audacity (.txt)")  # fmt: skip
+    tag.add_argument("--png", type=Path, metavar="FILE.png", help="also draw a timeline (needs rtgan[plot])")
+    tag.add_argument("--model", default="tags", metavar="NAME|FILE.ts", help="default: tags")
+    tag.add_argument("--threshold", type=float, default=0.5, metavar="P",
+                     help="probability from which a sound is named, 0.05 to 0.95 (default: 0.5)")  # fmt: skip
+
     midi = commands.add_parser("midi", help="MIDI ports, what arrives on them, and learning")
     what = midi.add_subparsers(dest="midi_command", metavar="COMMAND", required=True, parser_class=_Parser)
     what.add_parser("ports", help="list MIDI ports, and what keeps a backend from working")
@@ -142,9 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
     bench.add_argument(
-        "what", nargs="?", choices=("kernels", "engine", "generators", "control", "panel"), help="default: all"
+        "what", nargs="?", choices=("kernels", "engine", "load", "generators", "control", "panel"), help="default: all"
     )
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
+    bench.add_argument(
+        "--gtcrn", type=Path, metavar="FILE", help="of generators: GTCRN's streaming ONNX file, to compare with"
+    )
 
     train = commands.add_parser("train", help="train a generator (needs rtgan[torch])")
     export = commands.add_parser("export", help="export a trained generator to TorchScript (needs rtgan[torch])")
@@ -212,6 +226,13 @@ def _dispatch(args: argparse.Namespace) -> int:
         from rtgan.codec import commands as coding
 
         return coding.encode(args) if args.command == "encode" else coding.decode(args)
+    if args.command == "tag":
+        warm.announce()
+        from rtgan import tagging
+
+        code = tagging.run(args)
+        warm.done()
+        return code
     if args.command == "midi":
         warm.announce()
         from rtgan.control import commands as midi

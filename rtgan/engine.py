@@ -124,8 +124,8 @@ from rtgan.switchboard import (
     E_SCALES, E_WEIGHING, E_BESIDE, E_BESIDE_WORK,
     E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED, E_MONITORS, E_MONITOR_LIMITER,
     E_MONITOR_AVERAGE, E_MONITOR_MAP, E_MONITOR_WIDTH, E_MONITOR_FRAMES, E_MONITOR_USER,
-    E_STEMS, E_STEM_COUNT, E_REFUSED,
-) = range(76)  # fmt: skip
+    E_STEMS, E_STEM_COUNT, E_REFUSED, E_MICS, E_MIC_COUNT, E_TAPE_WIDTH,
+) = range(79)  # fmt: skip
 # Float words, behind the integer ones.
 F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
 # A cache line of their own: both threads write it.
@@ -190,16 +190,17 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
     e = i64p(engine)
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
+    # With strips the inputs have a place of their own, and the chain's input is their sum.
+    mics = e[E_MICS]
     if source == 0:
-        for c in range(channels):
-            silent = f32p(e[E_WORK] + 4 * c * block)
+        for c in range(e[E_MIC_COUNT]):
+            silent = f32p(mics + 4 * c * block)
             for i in range(n):
                 silent[i] = np.float32(0.0)
     else:
-        deinterleave(source, e[E_DEVICE_IN], e[E_IN_MAP], e[E_WORK], channels, block, n)
-    for c in range(channels):
-        work = e[E_WORK] + 4 * c * block
-        bits = i32p(work)
+        deinterleave(source, e[E_DEVICE_IN], e[E_IN_MAP], mics, e[E_MIC_COUNT], block, n)
+    for c in range(e[E_MIC_COUNT]):
+        bits = i32p(mics + 4 * c * block)
         largest = 0
         for i in range(n):
             largest = larger(largest, bits[i] & 0x7FFFFFFF)
@@ -209,6 +210,17 @@ def _take_input(engine: Any, source: Any, n: Any) -> None:
                 if magnitude > _LOUDEST_BITS:
                     bits[i] = 0 if magnitude >= 0x7F800000 else bits[i] - magnitude + _LOUDEST_BITS
                     e[E_BAD_INPUT] += 1
+    if mics != e[E_WORK]:
+        for c in range(channels):
+            together = f32p(e[E_WORK] + 4 * c * block)
+            for i in range(n):
+                together[i] = np.float32(0.0)
+            for m in range(e[E_MIC_COUNT]):
+                heard = f32p(mics + 4 * m * block)
+                for i in range(n):
+                    together[i] += heard[i]
+    for c in range(channels):
+        work = e[E_WORK] + 4 * c * block
         levels.meter_add(e[E_IN_METER], work, n)
         if e[E_TAPING] != 0 or e[E_SHOWING] != 0 or e[E_MONITORS] != 0:
             samples = f32p(work)
@@ -299,6 +311,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     io = e[E_WORK] + 4 * offset
+    mics = e[E_MICS] + 4 * offset
     position = e[E_POSITION]
     telemetry = e[E_TELEMETRY]
     if e[E_ACTIVE] == 0:
@@ -315,7 +328,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     beside = e[E_BESIDE]
     if beside != 0:
         _copy(io, e[E_BESIDE_WORK], channels, block, n)
-        graph_run(beside, e[E_BESIDE_WORK], n, telemetry, position, e[E_TICKS], offset)
+        graph_run(beside, e[E_BESIDE_WORK], n, telemetry, position, e[E_TICKS], offset, mics)
     if e[E_NEXT] == 0:
         # What is heard of two graphs at a time is the loudness of neither.
         scales = e[E_WEIGHING]
@@ -323,7 +336,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             loudness.measure(i64p(scales)[0], io, block, n)
             if beside != 0:
                 _weigh(engine, i64p(scales)[0], i64p(scales)[2], beside, e[E_BESIDE_WORK], n)
-        graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset)
+        graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset, mics)
         if scales != 0:
             _weigh(engine, i64p(scales)[0], i64p(scales)[1], e[E_ACTIVE], io, n)
         graph_trim(e[E_ACTIVE], io, n)
@@ -331,8 +344,8 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
         return
     other = e[E_NEXT_WORK]
     _copy(io, other, channels, block, n)
-    graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset)
-    graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS], offset)
+    graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset, mics)
+    graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS], offset, mics)
     graph_trim(e[E_ACTIVE], io, n)
     graph_trim(e[E_NEXT], other, n)
     # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
@@ -433,7 +446,7 @@ def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
     share = smaller(1.0, seconds / _LOAD_S)
     # One stall says little about the load, however long it was.
     f[F_LOAD] += share * (smaller(load, 2.0) - f[F_LOAD])
-    graph_cost(e[E_ACTIVE], frames, share)
+    graph_cost(e[E_ACTIVE], frames, share, _LATE * budget)
     late = load > _LATE or (flags & 15 != 0 and f[F_LOAD] > _OUR_PART)
     if late:
         e[E_LATE_CALLBACKS] += 1
@@ -747,14 +760,14 @@ def _record(engine: Any, n: Any) -> None:
         return
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
-    # All lies in one memory, dry and stems behind the wet channels' buffers: one map takes them, dry and wet first.
+    # All lies in one memory, behind the wet channels' buffers: one map takes it, dry and wet first.
     if e[E_SHOWING] != 0:
         interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], 2 * channels, n)
         rings.ring_show(e[E_SHOWING], e[E_TAPE_FRAMES], n)
     if tape == 0:
         return
-    if e[E_SHOWING] == 0 or e[E_STEM_COUNT] != 0:
-        interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], (2 + e[E_STEM_COUNT]) * channels, n)
+    if e[E_SHOWING] == 0 or e[E_TAPE_WIDTH] > 2 * channels:
+        interleave(e[E_WORK], block, e[E_TAPE_MAP], e[E_TAPE_FRAMES], e[E_TAPE_WIDTH], n)
     lost = e[E_TAPE_LOST]
     if lost != 0 and rings.ring_free(tape) >= n:
         before = i64p(tape)[rings.WRITTEN]
@@ -980,7 +993,7 @@ class Engine:
     device_in, device_out : int
         Channels per frame of the interleaved buffers that the callback is given.
     in_map : sequence of int
-        For each chain channel the device's input channel (from 0); length ``channels``.
+        For each chain channel the device's input channel (from 0); length ``channels``, or ``mics`` if there are any.
     out_map : sequence of int
         The device's output channels (from 0) to write. A mono chain goes to all of them; a chain of several
         channels into one output is averaged.
@@ -993,6 +1006,9 @@ class Engine:
         Room of the recording ring, a power of two; 0 for no recording.
     stems : int
         Stems of the graphs that the recording holds behind dry and wet.
+    mics : int
+        Inputs for the strips of graphs, each of which the recording holds behind the stems; the chain's input is their
+        sum then. 0 for none.
     """
 
     FADE_MS = 30.0
@@ -1011,16 +1027,18 @@ class Engine:
         max_block: int = 1024,
         tape_frames: int = 0,
         stems: int = 0,
+        mics: int = 0,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
+        self.mics = mics
         self.max_block = max_block
-        in_map = tuple(range(channels)) if in_map is None else in_map
+        in_map = tuple(range(mics or channels)) if in_map is None else in_map
         out_map = tuple(range(channels)) if out_map is None else out_map
         self.device_in = max(in_map) + 1 if device_in is None else device_in
         self.device_out = max(*out_map, *monitor_map, 0) + 1 if device_out is None else device_out
         outs = (*out_map, *monitor_map)
-        if len(in_map) != channels or max(in_map) >= self.device_in or max(outs) >= self.device_out:
+        if len(in_map) != (mics or channels) or max(in_map) >= self.device_in or max(outs) >= self.device_out:
             raise ValueError("the channel maps do not fit the device")
         self.arena = arena = Arena()
         words = arena.int64(_WORDS)
@@ -1036,9 +1054,11 @@ class Engine:
             rows[column] = k % channels
         for k, column in enumerate(monitor_map):
             rows[column] = channels + k % channels
-        # Planar buffers in one piece: the chain's, the monitor's, the incoming graph's, the input as it came, stems.
-        buffers = arena.float32(4 + stems, channels, max_block)
-        self.tape_width = (2 + stems) * channels
+        # Planar buffers in one piece: the chain's, the monitor's, the incoming graph's, the input as it came, stems,
+        # and every channel of what strips take.
+        buffers = arena.float32((4 + stems) * channels + mics, max_block)
+        self.tape_width = (2 + stems) * channels + mics
+        words[E_TAPE_WIDTH] = self.tape_width
         tape_map = arena.int64(self.tape_width)
         tape_map[:] = 2 * channels + np.arange(self.tape_width)
         tape_map[:channels] = 3 * channels + np.arange(channels)
@@ -1064,8 +1084,9 @@ class Engine:
         words[E_DEVICE_OUT] = self.device_out
         words[E_IN_MAP], words[E_OUT_MAP] = address_of(columns), address_of(rows)
         words[E_AVERAGE] = len(out_map) == 1 and channels > 1
-        words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(buffers[k]) for k in (0, 2, 3))
+        words[E_WORK], words[E_NEXT_WORK], words[E_DRY] = (address_of(buffers[k * channels]) for k in (0, 2, 3))
         words[E_STEMS], words[E_STEM_COUNT] = address_of(buffers) + 16 * channels * max_block, stems
+        words[E_MICS], words[E_MIC_COUNT] = address_of(buffers[-mics] if mics else buffers), mics or channels
         words[E_MONITORS] = bool(monitor_map)
         words[E_MONITOR_AVERAGE] = len(monitor_map) == 1 and channels > 1
         words[E_MONITOR_FRAMES] = address_of(arena.float32(max_block, 2))

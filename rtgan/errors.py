@@ -13,3 +13,7 @@ class UsageError(RtganError):
     """What was asked for makes no sense: an unknown name, a value out of range (exit code 2)."""
 
     exit_code = 2
+
+
+class NotLowered(RtganError):
+    """A model that cannot become machine code; the message says why, with the operation and its source line."""

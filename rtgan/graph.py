@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,23 +37,23 @@ from rtgan.params import (
     param_set,
     param_settled,
 )
-from rtgan.plugin import Activation, NativeNode, Plugin, all_params
+from rtgan.plugin import Activation, NativeNode, Plugin, StripEnd, all_params
 
 # Words of a graph.
 (
     G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE, G_TRIM,
-    G_KEEP, G_STEMS, G_STEM_COUNT,
-) = range(14)  # fmt: skip
-_G_WORDS = 16
+    G_KEEP, G_STEMS, G_STEM_COUNT, G_STRIPS, G_STRIP_MAP, G_STRIP_CHANNELS,
+) = range(17)  # fmt: skip
+_G_WORDS = 24
 
 # Words of a node.
 (
     N_PROCESS, N_STATE, N_RESET, N_LATENCY, N_DRY, N_DRY_MASK, N_DRY_POSITION, N_BYPASS, N_MIX, N_PRESENT,
     N_DRY_GAIN, N_MODE, N_HOLD, N_HOLD_LENGTH, N_HOLD_FIRST, N_SETTLE, N_FAULTS, N_THROUGH, N_TWIN, N_RUNS,
-    N_RUN_COUNT, N_ORDER, N_LEVEL, N_LEAN, N_TICKS, N_STEM, N_MIDI,
-) = range(27)  # fmt: skip
+    N_RUN_COUNT, N_ORDER, N_LEVEL, N_LEAN, N_TICKS, N_STEM, N_MIDI, N_STRIP, N_WIDTH, N_AHEAD, N_STEADY,
+) = range(31)  # fmt: skip
 # Float words, behind the integer ones: ticks in a sample, as of late.
-N_COST = 27
+N_COST = 31
 _N_WORDS = 32
 _N_BYTES = 8 * _N_WORDS
 
@@ -184,12 +184,17 @@ def _blend(node: Any, channels: Any, stride: Any, io: Any, n: Any, start: Any) -
 
 
 @inline
-def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any, clock: Any, offset: Any) -> None:
+def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any, clock: Any, offset: Any, mics: Any) -> None:
     """[audio] Pass ``n`` samples at ``io`` through every node, in place; ``clock`` as for `now`.
 
-    Stems are written from ``offset`` on.
+    Stems are written from ``offset`` on. Strips take theirs from ``mics``, planar with the same stride.
     """
     g = i64p(graph)
+    for s in range(g[G_STRIP_CHANNELS]):
+        heard = f32p(mics + 4 * i64p(g[G_STRIP_MAP])[s] * g[G_STRIDE])
+        strip = f32p(g[G_STRIPS] + 4 * s * g[G_STRIDE])
+        for i in range(n):
+            strip[i] = heard[i]
     done = 0
     while done < n:
         # What a node does next begins at its very sample, for every node and lane, whatever the blocks.
@@ -200,12 +205,14 @@ def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any, clock:
                 piece = smaller(piece, larger(w[N_HOLD], 1))
         for k in range(g[G_NODES]):
             node = g[G_TABLE] + k * _N_BYTES
-            at = io + 4 * done
+            w = i64p(node)
+            at = (io if w[N_STRIP] == 0 else g[G_STRIPS] + 4 * (w[N_STRIP] - 1) * g[G_STRIDE]) + 4 * done
             when = position + done
-            _run_node(node, k, g[G_SERIAL], g[G_CHANNELS], g[G_STRIDE], at, piece, telemetry, when, clock)
-            stem = i64p(node)[N_STEM]
+            _run_node(node, k, g[G_SERIAL], w[N_WIDTH], g[G_STRIDE], at, piece, telemetry, when, clock)
+            stem = w[N_STEM]
             for c in range(g[G_CHANNELS] if stem != 0 else 0):
-                samples = f32p(at + 4 * c * g[G_STRIDE])
+                # What has one channel is the same in both.
+                samples = f32p(at + 4 * smaller(c, w[N_WIDTH] - 1) * g[G_STRIDE])
                 taken = f32p(stem + 4 * (c * g[G_STRIDE] + offset + done))
                 for i in range(piece):
                     taken[i] = samples[i]
@@ -228,7 +235,7 @@ def graph_reset(graph: Any) -> None:
         w = i64p(node)
         _reset_node(node)
         samples = f32p(w[N_DRY])
-        for i in range(g[G_CHANNELS] * (w[N_DRY_MASK] + 1)):
+        for i in range(w[N_WIDTH] * (w[N_DRY_MASK] + 1)):
             samples[i] = 0.0
         w[N_DRY_POSITION] = 0
         w[N_MODE] = _ACTIVE if w[N_LEVEL] != OUT else _LEFT
@@ -273,15 +280,18 @@ def graph_step(graph: Any, index: Any, level: Any) -> Any:
 
 
 @inline
-def graph_cost(graph: Any, frames: Any, share: Any) -> None:
-    """[audio] Learn what each node costs from the last ``frames``, by so large a share of the news."""
+def graph_cost(graph: Any, frames: Any, share: Any, most: Any) -> None:
+    """[audio] Learn what each node costs from the last ``frames``, by so large a share of the news.
+
+    What took more than ``most`` ticks a sample was interrupted by somebody else, and says no more than that.
+    """
     g = i64p(graph)
     for k in range(g[G_NODES]):
         node = g[G_TABLE] + k * _N_BYTES
         w = i64p(node)
         f = f64p(node)
         if w[N_LEVEL] == FULL and w[N_MODE] == _ACTIVE:
-            f[N_COST] += share * (w[N_TICKS] / frames - f[N_COST])
+            f[N_COST] += share * (smaller(w[N_TICKS] / frames, most) - f[N_COST])
         w[N_TICKS] = 0
 
 
@@ -398,10 +408,13 @@ def graph_trim(graph: Any, io: Any, n: Any) -> None:
 
 @inline
 def graph_bypass(graph: Any, on: Any, jump: Any) -> None:
-    """[audio] Bypass every node, whatever its own bypass says; by a ramp, or at once."""
+    """[audio] Bypass every node but the steady, whatever its own bypass says; by a ramp, or at once."""
     g = i64p(graph)
     for k in range(g[G_NODES]):
-        through = i64p(g[G_TABLE] + k * _N_BYTES)[N_THROUGH]
+        w = i64p(g[G_TABLE] + k * _N_BYTES)
+        if w[N_STEADY] != 0:
+            continue
+        through = w[N_THROUGH]
         if jump:
             param_jump(through, on)
         else:
@@ -423,20 +436,27 @@ def graph_inherit(graph: Any, playing: Any) -> Any:
     g = i64p(graph)
     p = i64p(playing)
     wait = 0
-    ahead = 0
+    longest = 0
+    strip = 0
     cold = False
+    chill = False
     for k in range(g[G_NODES]):
         w = i64p(g[G_TABLE] + k * _N_BYTES)
+        if w[N_STRIP] != strip:
+            # Strips run side by side; what they are mixed to waits for all of them.
+            longest = larger(longest, wait)
+            chill = chill or cold
+            strip = w[N_STRIP]
+            wait = longest if strip == 0 else 0
+            cold = chill and strip == 0
         twin = 0
-        before = 0
         for j in range(p[G_NODES]):
             other = p[G_TABLE] + j * _N_BYTES
+            o = i64p(other)
             # Who must never be left out does not begin as one that is.
-            fits = w[N_ORDER] != 0 or i64p(other)[N_LEVEL] == FULL
-            if i64p(other)[N_TWIN] == w[N_TWIN] and before == ahead and fits and not cold:
+            fits = w[N_ORDER] != 0 or o[N_LEVEL] == FULL
+            if o[N_TWIN] == w[N_TWIN] and o[N_AHEAD] == w[N_AHEAD] and fits and not cold:
                 twin = other
-            before += i64p(other)[N_LATENCY]
-        ahead += w[N_LATENCY]
         if twin == 0:
             wait += w[N_LATENCY] + w[N_SETTLE]
             cold = cold or w[N_LATENCY] > 0
@@ -469,22 +489,21 @@ def _runs(arena: Arena, pieces: Sequence[tuple[int, int, bool]]) -> Iterator[tup
             yield address + 8 * int(first), int(last - first)
 
 
-def _birth(arena: Arena, node: NativeNode, pieces: Sequence[tuple[int, int, bool]], number: int) -> int:
-    """A number that two nodes share only if they run the same code and begin with the same memory.
+def _birth(
+    arena: Arena, node: NativeNode, pieces: Sequence[tuple[int, int, bool]], number: int, sources: Sequence[int]
+) -> int:
+    """A number that two nodes share only if they run the same code on the same inputs and begin with the same memory.
 
     Addresses within the arena differ with it and do not count, only where they stand. ``number`` tells nodes of one
     chain apart that are twins of each other.
     """
     digest = hashlib.blake2b(digest_size=8)
-    head = (node.process, node.reset, node.latency_samples, node.settle_samples, number)
+    head = (node.process, node.reset, node.latency_samples, node.settle_samples, number, *sources)
     digest.update(np.array(head, np.int64).tobytes())
     for address, size, _ in pieces:
         words, inside = arena.words(address, size)
         digest.update(np.where(inside, -1, words).tobytes())
     return int.from_bytes(digest.digest(), "little", signed=True) | 1
-
-
-_serials = itertools.count(1)
 
 
 @dataclass
@@ -501,12 +520,15 @@ class ChainItem:
         The name by which the chain's user addresses it; empty for the plugin's id.
     shed : int or None
         In the place of the plugin's own `rtgan.plugin.Plugin.shed`.
+    strip : str
+        The strip that it stands in, whose last item is its fader; empty for what all strips are mixed to.
     """
 
     plugin: Plugin
     values: dict[str, float] = field(default_factory=dict)
     label: str = ""
     shed: int | None = None
+    strip: str = ""
 
 
 def _activated(plugin: Plugin, activation: Activation) -> NativeNode:
@@ -516,6 +538,72 @@ def _activated(plugin: Plugin, activation: Activation) -> NativeNode:
     from rtgan.resampling import resampled
 
     return resampled(plugin, activation)
+
+
+class _Desk:
+    """The strips of a chain while its nodes are activated: where each runs, how late it is, what its fader gives.
+
+    Parameters
+    ----------
+    chain : sequence of ChainItem
+    channels, max_block, mics : int
+    arena : Arena
+
+    Attributes
+    ----------
+    order : list of int
+        Numbers of the items as they are to be activated: strips, then faders, which align them, then the rest.
+    sources : dict of str to tuple of int
+        Inputs of each strip.
+    place : dict of str to int
+        The first channel of each strip in ``buffer``, from 1.
+    ahead : dict of str to int
+        Latency so far, of each strip and of what all are mixed to.
+    ends : list of StripEnd
+    """
+
+    def __init__(self, chain: Sequence[ChainItem], channels: int, max_block: int, mics: int, arena: Arena) -> None:
+        self.sources = {item.strip: item.plugin.inputs for item in chain if item.plugin.inputs}
+        self._channels, self._stride = channels, max_block
+        self.place: dict[str, int] = {}
+        total = 0
+        for strip, inputs in self.sources.items():
+            if max(inputs) >= mics:
+                raise RtganError(f"the strip {strip} needs input {max(inputs) + 1}, and there are {mics}")
+            if len(inputs) > channels:
+                raise RtganError(f"the strip {strip} has {len(inputs)} channels, and what it is mixed to {channels}")
+            self.place[strip] = 1 + total
+            total += len(inputs)
+        self.buffer = arena.float32(total, max_block) if total else None
+        self.ahead = dict.fromkeys(("", *self.sources), 0)
+        self.order = sorted(range(len(chain)), key=lambda k: bool(chain[k].plugin.inputs) + 2 * (not chain[k].strip))
+        self.ends: list[StripEnd] = []
+
+    def width(self, item: ChainItem) -> int:
+        """Channels of what an item stands in."""
+        return len(self.sources[item.strip]) if item.strip else self._channels
+
+    @property
+    def longest(self) -> int:
+        """Latency of the slowest strip."""
+        return max((late for strip, late in self.ahead.items() if strip), default=0)
+
+    @property
+    def slowest(self) -> str:
+        """The strip that all are as late as; empty without strips."""
+        return max(self.sources, key=lambda strip: self.ahead[strip], default="")
+
+    def built(self, item: ChainItem, node: NativeNode, params: Mapping[str, int]) -> None:
+        """Take down what an activated item adds."""
+        if item.plugin.inputs:
+            assert self.buffer is not None
+            buffer = address_of(self.buffer[self.place[item.strip] - 1])
+            self.ends.append(StripEnd(buffer, self.width(item), params, node.lanes, node.readings))
+        else:
+            self.ahead[item.strip] += node.latency_samples
+
+
+_serials = itertools.count(1)
 
 
 class Graph:
@@ -532,13 +620,17 @@ class Graph:
         What `TRIM` begins with.
     stems : sequence of str
         Labels of plugins behind which the sound is kept piece by piece; of those that are not there, silence.
+    mics : int
+        Inputs that strips may take their sound from.
+    period_samples : int
+        Samples of a call of the device, as far as that is known; 0 where it is not.
 
     Attributes
     ----------
     latency_samples, tail_samples : int
-        Sums over the chain, at the engine's rate.
+        Sums over the chain, at the engine's rate; of strips the longest counts, with which the others are aligned.
     parts : list of (str, int)
-        Latency by label.
+        Latency by label, of the longest strip and of what all are mixed to.
     """
 
     FADE_MS = 5.0
@@ -553,6 +645,8 @@ class Graph:
         crossfade_ms: float | None = None,
         trim_db: float = 0.0,
         stems: Sequence[str] = (),
+        mics: int = 0,
+        period_samples: int = 0,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
@@ -582,27 +676,35 @@ class Graph:
         slots[count, [CURRENT, TARGET]] = TRIM.check(trim_db, TRIM.id)
         slots[count, SMOOTHING] = round(TRIM.smoothing_ms * sample_rate_hz / 1000)
 
-        self.nodes: list[NativeNode] = []
-        self.parts: list[tuple[str, int]] = []
-        lanes: dict[str, int] = {}
+        desk = _Desk(self.chain, channels, max_block, mics, arena)
+        nodes: dict[int, NativeNode] = {}
+        lanes: dict[str, dict[str, int]] = {}
         births: list[int] = []
-        for item, row_words in zip(self.chain, table, strict=False):
+        for k in desk.order:
+            item, row_words = self.chain[k], table[k]
             addresses = {p: address_of(slots[self.index[f"{item.label}.{p}"]]) for p in all_params(type(item.plugin))}
-            activation = Activation(sample_rate_hz, max_block, channels, max_block, arena, addresses, dict(lanes))
+            width, known = desk.width(item), lanes.setdefault(item.strip, {})
+            activation = Activation(
+                sample_rate_hz, max_block, width, max_block, arena, addresses, dict(known),
+                desk.longest - desk.ahead[item.strip] if item.plugin.inputs else 0,
+                tuple(desk.ends) if item.plugin.mixes else (), period_samples,
+            )  # fmt: skip
             first = len(arena.pieces)
             try:
                 node = _activated(item.plugin, activation)
             except ValueError as problem:
                 raise RtganError(f"{item.label} cannot be activated at {sample_rate_hz} Hz: {problem}") from problem
-            self.nodes.append(node)
-            lanes.update(node.lanes)
-            self.parts.append((item.label, node.latency_samples))
-            own = arena.pieces[first:]
-            births.append(birth := _birth(arena, node, own, 0))
+            if item.plugin.mixes:
+                # What it makes of the inputs is as late as the strips made it.
+                node = replace(node, latency_samples=desk.longest)
+            nodes[k] = node
+            known.update(node.lanes)
+            own, sources = arena.pieces[first:], desk.sources.get(item.strip, ())
+            births.append(birth := _birth(arena, node, own, 0, sources))
             if births.count(birth) > 1:
-                birth = _birth(arena, node, own, births.count(birth))
+                birth = _birth(arena, node, own, births.count(birth), sources)
             length = 1 << (node.latency_samples + max_block).bit_length()
-            dry = arena.float32(channels, length)
+            dry = arena.float32(width, length)
             ramps = arena.float64(3 * PARAM_SLOTS).reshape(3, PARAM_SLOTS)
             ramps[:2, CURRENT] = ramps[:2, TARGET] = 1.0
             ramps[:, SMOOTHING] = round(self.FADE_MS * sample_rate_hz / 1000)
@@ -622,9 +724,21 @@ class Graph:
             row_words[N_SETTLE] = node.settle_samples
             row_words[N_ORDER] = item.plugin.shed if item.shed is None else item.shed
             row_words[N_LEAN] = node.lean
+            row_words[N_STRIP], row_words[N_WIDTH] = desk.place.get(item.strip, 0), width
+            row_words[N_AHEAD], row_words[N_STEADY] = desk.ahead[item.strip], item.plugin.steady
             # Behind the node's own pieces: the dry sound, and the ramps of the guard and of a common bypass.
             runs = np.array([*_runs(arena, arena.pieces[first:])], np.int64)
             row_words[N_TWIN], row_words[N_RUNS], row_words[N_RUN_COUNT] = birth, arena.put(runs), len(runs)
+            desk.built(item, node, addresses)
+        self.nodes = [nodes[k] for k in range(len(self.chain))]
+        self.parts = [
+            (item.label, node.latency_samples)
+            for item, node in zip(self.chain, self.nodes, strict=True)
+            if not (item.plugin.mixes or item.plugin.inputs) and item.strip in ("", desk.slowest)
+        ]
+        if desk.buffer is not None:
+            words[G_STRIPS], words[G_STRIP_CHANNELS] = address_of(desk.buffer), len(desk.buffer)
+            words[G_STRIP_MAP] = arena.put(np.array([*itertools.chain(*desk.sources.values())], np.int64))
         silence = address_of(arena.float32(channels, max_block))
         places = arena.int64(len(stems) + 1)
         places[:] = silence
@@ -633,7 +747,7 @@ class Graph:
             if label in rows:
                 places[number] = rows[label][N_STEM] = address_of(arena.float32(channels, max_block))
         words[G_STEMS], words[G_STEM_COUNT] = address_of(places), len(stems)
-        self.latency_samples = sum(n.latency_samples for n in self.nodes)
+        self.latency_samples = desk.ahead[""]
         self.tail_samples = sum(n.tail_samples for n in self.nodes)
         words[G_NODES] = len(self.chain)
         words[G_TABLE] = address_of(table)
@@ -730,5 +844,5 @@ def labelled(chain: Sequence[ChainItem]) -> list[ChainItem]:
             label = f"{wanted}-{number}"
             number += 1
         taken.add(label)
-        out.append(ChainItem(item.plugin, dict(item.values), label, item.shed))
+        out.append(ChainItem(item.plugin, dict(item.values), label, item.shed, item.strip))
     return out

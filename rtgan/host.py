@@ -36,6 +36,8 @@ from rtgan.snapshots import same_chain
 __all__ = ["Host", "Stats", "process"]
 
 _POLL_S = 0.02
+#: Samples of a call of the device that plays a source, where nobody says.
+_SOURCE_BLOCK = 128
 _TAPE_FRAMES = 1 << 19
 _GONE_S = 2.0
 _AGAIN_S = 0.5
@@ -220,7 +222,12 @@ class Host:
         check_block(block)
         self.block = block
         self._source = source
-        self._stems = _check_stems(stems, self.preset)
+        # Of strips each is recorded to a file of its own.
+        self._stems = _check_stems(
+            [*self.preset.strips, *(s for s in stems if s not in self.preset.strips)], self.preset
+        )
+        self._mono = presets.mono(self.preset)
+        self._mics = self.preset.inputs
         self._listeners: list[Callable[[Record], None]] = [on_record] if on_record is not None else []
         self.prepare: offline.Prepare | None = None
         self._settings = dict(settings or {})
@@ -270,7 +277,7 @@ class Host:
         here = self._monitors if self._monitor_device is None else ()
         self.engine = Engine(
             self.sample_rate_hz,
-            channels=len(ins),
+            channels=offline.MIX_CHANNELS if self._mics else len(ins),
             device_in=max(ins),
             device_out=max((*outs, *here)),
             in_map=tuple(c - 1 for c in ins),
@@ -278,6 +285,7 @@ class Host:
             monitor_map=tuple(c - 1 for c in here),
             tape_frames=_TAPE_FRAMES if tape else 0,
             stems=len(self._stems),
+            mics=len(ins) if self._mics else 0,
         )
         self._keep_frames = round(self._pre_roll_s * self.sample_rate_hz)
         self._heard = Heard(self.engine.tape, self._keep_frames) if self.engine.tape is not None else None
@@ -302,7 +310,8 @@ class Host:
     def _channels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Device channels to use, counted from 1; `UsageError` if the devices have not got them."""
         ins, outs = self._wanted_channels
-        found = ins or (1,), outs or ((1, 2) if self.output is None or self.output.outputs >= 2 else (1,))
+        heard = ins or tuple(range(1, 1 + max(1, self._mics)))
+        found = heard, outs or ((1, 2) if self.output is None or self.output.outputs >= 2 else (1,))
         self._check_channels(*found)
         return found
 
@@ -327,7 +336,10 @@ class Host:
         for kind, chosen, device in (("input", ins, self.input), ("output", outs, self.output)):
             most = 64 if device is None else device.inputs if kind == "input" else device.outputs
             name = "the built-in device" if device is None else device.name
-            if not 1 <= len(chosen) <= 2:
+            if kind == "input" and self._mics:
+                if len(chosen) < self._mics:
+                    raise UsageError(f"{self.preset.name} needs {self._mics} input channels, not {len(chosen)}")
+            elif not 1 <= len(chosen) <= 2:
                 raise UsageError(f"{kind} channels: one or two are allowed, not {len(chosen)}")
             if len(set(chosen)) != len(chosen):
                 raise UsageError(f"{kind} channels: {','.join(map(str, chosen))} names a channel twice")
@@ -371,9 +383,13 @@ class Host:
         graph = {k: v for k, v in (settings or {}).items() if not k.startswith("host.")}
         for name in set(settings or {}) - set(graph):
             self.set(name, (settings or {})[name])
-        return offline.build(
-            preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph, self._stems
+        period = self.block or (
+            _SOURCE_BLOCK if self._source is not None else io_devices.period_samples(self.input or self.output)
         )
+        return offline.build(
+            preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph, self._stems,
+            self.engine.mics, period,
+        )  # fmt: skip
 
     # --- life ---
 
@@ -386,13 +402,13 @@ class Host:
             frames = np.zeros((self._source.shape[1], engine.device_in), np.float32)
             for channel in range(engine.device_in):
                 frames[:, channel] = self._source[channel % len(self._source)]
-            self._stream = ClockedStream(engine, frames, self.block or 128)
+            self._stream = ClockedStream(engine, frames, self.block or _SOURCE_BLOCK)
         else:
             assert self.input is not None and self.output is not None
             self._stream = self._open(self.input, self.output)
         try:
             if self._record is not None:
-                self._recorder = Recorder(self._record, self.sample_rate_hz, engine.channels, stems=self._stems)
+                self._recorder = self._new_take(self._record)
                 # What the values are before anything can change them.
                 self._recorder.begin(0, self._past)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
@@ -528,14 +544,18 @@ class Host:
             why = "a recording runs" if self._recorder is not None else self.pinned
             if why:
                 raise RtganError(f"{why}: neither the rate nor the channels can be changed meanwhile")
-            self.sample_rate_hz = wanted.rate_hz
-            with self._polling, self._lock:
-                engine = self.engine
-                self._begin(self._graph.values(), engine.tape is not None)
-                for name, value in engine.host_values.items():
-                    slots = (ctypes.c_double * PARAM_SLOTS).from_address(self.engine.host_slot(name))
-                    slots[CURRENT] = slots[TARGET] = value
+            self._change_engine(wanted.rate_hz)
         self._play_on(wanted.input, wanted.output)
+
+    def _change_engine(self, rate_hz: int) -> None:
+        """Another engine for the present devices, with the present chain and values."""
+        self.sample_rate_hz = rate_hz
+        with self._polling, self._lock:
+            engine = self.engine
+            self._begin(self._graph.values(), engine.tape is not None)
+            for name, value in engine.host_values.items():
+                slots = (ctypes.c_double * PARAM_SLOTS).from_address(self.engine.host_slot(name))
+                slots[CURRENT] = slots[TARGET] = value
 
     def _fade_out(self) -> None:
         if not self.running:
@@ -715,7 +735,7 @@ class Host:
         with self._polling:
             self.stop_recording()
             try:
-                recorder = Recorder(path, self.sample_rate_hz, self.engine.channels, stems=self._stems)
+                recorder = self._new_take(path)
             except OSError as problem:
                 raise RtganError(f"{path} cannot be recorded to: {problem.strerror or problem}") from None
             self._poll()
@@ -729,6 +749,12 @@ class Host:
                     recorder.begin(heard.begin_kept, self._past)
                     recorder.append(heard.kept)
                 self._recorder = recorder
+
+    def _new_take(self, path: Path) -> Recorder:
+        engine = self.engine
+        return Recorder(
+            path, self.sample_rate_hz, engine.channels, stems=self._stems, mono=self._mono, mics=engine.mics
+        )
 
     def mark(self, name: str = "", position: int | None = None) -> str:
         """Put a marker into the recording, at an engine's sample or now. Any thread.
@@ -928,6 +954,11 @@ class Host:
             shed=self._graph.shed,
         )
 
+    @property
+    def readings(self) -> dict[str, float]:
+        """What plugins let others read, by ``label.reading``, as of now. Any thread."""
+        return self._graph.readings
+
     def latency_ms(self) -> dict[str, float | None]:
         """Delay by part: device in, each plugin, device out."""
         stream = self._stream if self._gone_at is None else None
@@ -994,6 +1025,50 @@ class Host:
             self._play_on(inputs[0], outputs[0])
         except RtganError as problem:
             self._device = str(problem)
+            if round(outputs[0].rate_hz) not in (self.sample_rate_hz, 0):
+                self._adapt(inputs[0], outputs[0])
+
+    def _adapt(self, input: Device, output: Device) -> None:
+        """Play on at the rate that a device has come back with; values and chain are kept, plugins begin anew."""
+        rate_hz, before = round(output.rate_hz), Ends(self.input or input, self.output or output, 0, 0)
+        came = f"{output.name} has come back at {rate_hz} Hz"
+        if rate_hz not in ENGINE_RATES_HZ or self.pinned:
+            why = self.pinned or f"rtgan plays at {', '.join(map(str, ENGINE_RATES_HZ))}"
+            self._device = f"{came}, and {why}; waiting for {self.sample_rate_hz} Hz"
+            return
+        # Who loads a preset meanwhile does so for the engine there is; half a second later it is this one's turn.
+        if not self._loading.acquire(blocking=False):
+            return
+        try:
+            present, held = self.sample_rate_hz, {name: getattr(self, name) for name in _OF_THE_ENGINE}
+            # A recording has one rate: it ends with what was heard before.
+            with self._polling, self._lock:
+                self._poll()
+                recorder, self._recorder = self._recorder, None
+            self._changing = True
+            try:
+                self.input, self.output = input, output
+                self._change_engine(rate_hz)
+                self._play_on(input, output)
+            except Exception:
+                vars(self).update(held)
+                self.input, self.output, self.sample_rate_hz = before.input, before.output, present
+                self._recorder = recorder
+                raise
+            finally:
+                self._changing = False
+            told = f"{came}: playing on at that rate"
+            if recorder is not None:
+                recorder.close()
+                self._problems += [recorder.problem] if recorder.problem else []
+                another = recorder.path.with_name(f"{recorder.path.stem}-{rate_hz}{recorder.path.suffix}")
+                self.record(another)
+                told += f"; {recorder.path.name} ends here, {another.name} goes on"
+            self.warn(told)
+        except RtganError as problem:
+            self._device = str(problem)
+        finally:
+            self._loading.release()
 
     def _play_on(self, input: Device, output: Device) -> None:
         """Open devices for the engine as it is, and fade in."""

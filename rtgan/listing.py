@@ -128,6 +128,7 @@ def _program(preset: Preset) -> str:
 
 def _show(name: str, as_yaml: bool = False) -> int:
     from rtgan import presets as files
+    from rtgan import rules
 
     preset = files.load(name, "never")
     if as_yaml:
@@ -150,6 +151,10 @@ def _show(name: str, as_yaml: bool = False) -> int:
         print("\nMIDI")
     for binding in preset.midi:
         print(f"  {binding.control} -> {', '.join(binding.targets)}  ({_manner(binding)})")
+    if preset.rules:
+        print("\nrules")
+    for rule in preset.rules:
+        print(f"  {_flat(json.dumps(rules.fields_of(rule, declared)))}")
     for number, snapshot in enumerate(preset.snapshots, 1):
         print(f"\nsnapshot {number}: {snapshot.name}")
         for key, value in snapshot.values.items():
@@ -296,7 +301,7 @@ def _diff(first: str, second: str) -> int:
 
 def differences(a: Preset, b: Preset) -> list[str]:
     """What one preset does differently from another, a line each; empty if they are equal."""
-    from rtgan import bindings
+    from rtgan import bindings, rules
     from rtgan import presets as files
 
     lines = []
@@ -342,6 +347,9 @@ def differences(a: Preset, b: Preset) -> list[str]:
     controls = [[json.dumps(bindings.fields_of(x)) for x in p.midi] for p in (a, b)]
     lines += [f"midi: only in {a.name}: {_flat(x)}" for x in controls[0] if x not in controls[1]]
     lines += [f"midi: only in {b.name}: {_flat(x)}" for x in controls[1] if x not in controls[0]]
+    reflexes = [[json.dumps(rules.fields_of(x, p.declared())) for x in p.rules] for p in (a, b)]
+    lines += [f"rules: only in {a.name}: {_flat(x)}" for x in reflexes[0] if x not in reflexes[1]]
+    lines += [f"rules: only in {b.name}: {_flat(x)}" for x in reflexes[1] if x not in reflexes[0]]
     kept = [{s.name: s.values for s in p.snapshots} for p in (a, b)]
     for snapshot in dict.fromkeys([*kept[0], *kept[1]]):
         before, after = kept[0].get(snapshot), kept[1].get(snapshot)

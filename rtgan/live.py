@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     panel = {"port": args.panel_port, **_outside(args)}
     chosen = args.preset or (_DEMO_PRESET if args.demo else _DEFAULT_PRESET)
     preset = presets.of_model(args.model) if args.model is not None else presets.load(chosen)
+    if args.strip:
+        preset = presets.with_strips(preset, _strips(args.strip, preset))
     settings: dict[str, object] = dict(offline.parse_settings(args.set))
     if args.monitor_mix is not None:
         if args.monitor is None:
@@ -104,6 +106,21 @@ def run(args: argparse.Namespace) -> int:
         code = _play(host, args, write, panel, until_source_ends=args.seconds is None)
         demo.show(samples, host.output_so_far(), host.latency_samples, rate)
         return code
+
+
+def _strips(texts: list[str], preset: Preset) -> dict[str, tuple[tuple[int, ...], Preset]]:
+    """``NAME[:CH[,CH]][=PRESET]``, by name: its inputs, by default the one behind those before it, and its chain."""
+    found: dict[str, tuple[tuple[int, ...], Preset]] = {}
+    last = 0
+    for text in texts:
+        head, _, chain = text.partition("=")
+        name, _, channels = head.partition(":")
+        if name in found:
+            raise UsageError(f"--strip {text}: there is a strip '{name}' already")
+        inputs = presets.inputs_of(channels, f"--strip {text}") if channels else (last + 1,)
+        found[name] = inputs, presets.load(chain) if chain else preset
+        last = max(inputs)
+    return found
 
 
 def _outside(args: argparse.Namespace) -> dict[str, Any]:

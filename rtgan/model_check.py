@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from rtgan import offline, presets
-from rtgan.errors import RtganError, UsageError
+from rtgan.errors import NotLowered, RtganError, UsageError
 from rtgan.generators import card, library
 from rtgan.generators.compile import compile
 from rtgan.generators.files import write_atomically
-from rtgan.generators.program import Program
 from rtgan.worker import lowered, nursery, spec
 from rtgan.worker.delay import delay_of
+from rtgan.worker.lowered import Lowered
 from rtgan.worker.spec import LATENTS, Method, Spec
 
 #: Share of a block's time that its slowest answers may take.
@@ -40,7 +40,8 @@ def describe(name: str | Path) -> str:
     if path is None:
         raise UsageError(f"there is no model file '{name}'")
     if card.has_card(path):
-        return library.describe(path)
+        why = _unlowered(path)
+        return library.describe(path) + (f"\n  {'runs':12} in a worker: {why}" if why else "")
     found = spec.look(path)
     kind = {"nn~": "an nn~ model", "neutone": "a Neutone model", "module": "a plain TorchScript module"}[found.kind]
     rows = [("kind", kind), *((k, v) for k, v in found.about.items() if v)]
@@ -53,9 +54,9 @@ def describe(name: str | Path) -> str:
         rows.append((f"method {LATENTS}", "encode, your hands on the latents, decode"))
     block = found.block_for(0)
     first = found.method("")
-    program, why = _lowered(found)
-    whole = max(0, first.delay_samples) + (lowered.block_for(found, 0) if program is not None else 2 * block)
-    parts = "a block" if program is not None else "a block, a margin as long"
+    native, why = _lowered(found, 0)
+    whole = max(0, first.delay_samples) + (lowered.block_for(found, 0) if native is not None else 2 * block)
+    parts = "a block" if native is not None else "a block, a margin as long"
     rows.append(("latency", f"{whole} samples at its rate: {parts}, its own {_delay(first)}"))
     rows += [(f"parameter {k.param.id}", f"{k.param.text(k.param.default)} ({k.param.allowed})") for k in found.knobs()]
     for attribute in found.attributes:
@@ -64,19 +65,28 @@ def describe(name: str | Path) -> str:
     rows.append(("state", {"": "none", "buffers": "in caches", "attributes": "in its attributes"}[found.state]))
     rows.append(("streams", "side by side in one call" if found.rows else "a copy of it for each"))
     rows += [("note", finding) for finding in found.findings]
-    native = f"on the audio thread, in blocks of {lowered.block_for(found, 0)}" if program is not None else ""
-    rows.append(("runs", native or f"in a worker, as TorchScript: {why}"))
+    here = f"on the audio thread, in blocks of {lowered.block_for(found, 0)}" if native is not None else ""
+    rows.append(("runs", here or f"in a worker: {why}"))
     rows.append(("sha256", found.sha256))
     title = found.about.get("name") or path.name
     return "\n".join([title, *(f"  {label:20} {text}" for label, text in rows)])
 
 
-def _lowered(found: Spec) -> tuple[Program | None, str]:
-    choices = {
-        "method": "", "ranges": "", "attributes": "", "block": lowered.block_for(found, 0), "seed": 0, "threads": 1,
-        "rate_hz": found.rate_hz or 48000, "channels": 1,
+def _choices(block: int, rate_hz: int, fixed: bool = False) -> dict[str, Any]:
+    return {
+        "method": "", "ranges": "", "attributes": "", "block": block, "seed": 0, "threads": 1, "rate_hz": rate_hz,
+        "channels": 1, "fixed": fixed,
     }  # fmt: skip
-    return lowered.lower(found, choices)
+
+
+def _lowered(found: Spec, device_block: int, fixed: bool = False) -> tuple[Lowered | None, str]:
+    """What runs on the audio thread itself, or why nothing does; ``fixed`` with its attributes held fast."""
+    block, rate = lowered.block_for(found, 0), found.rate_hz or 48000
+    made = lowered.lower(found, _choices(block, rate, fixed))
+    if isinstance(made, str):
+        return None, made
+    why = made.too_slow(block, rate, device_block)
+    return (None, why) if why else (made, "")
 
 
 def _method(m: Method) -> str:
@@ -113,21 +123,31 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
         raise UsageError(f"there is no model file '{name}'")
     if card.has_card(path):
         print(library.describe(path))
-        print("It runs on the audio thread itself; `rtgan bench generators` measures it.")
-        return 0
+        why = _unlowered(path)
+        if not why:
+            print("It runs on the audio thread itself; `rtgan bench generators` measures it.")
+            return 0
+        return _check_frames(spec.of_card(path, card.read_card(path)), path, why, rate_hz, device_block)
     found = spec.look(path)
     own_hz = rate_hz if rate_hz in found.rates_hz else found.rate_hz or rate_hz
     print(f"{path}, sha256 {found.sha256}")
     print(f"  device: blocks of {device_block} at {rate_hz} Hz; the model runs at {own_hz} Hz")
-    program, why = _lowered(found)
-    if program is not None:
-        return _check_native(found, path, program, own_hz, rate_hz, device_block)
-    print(f"  it runs in a worker: {why}\n")
+    # The device's block at the model's rate: answers are due in its callbacks.
+    step = math.ceil(device_block * own_hz / rate_hz)
+    native, why = _lowered(found, step)
+    if native is not None:
+        return _check_native(found, path, native, own_hz, rate_hz, device_block)
+    print(f"  it runs in a worker: {why}")
+    if found.attributes:
+        held, why = _lowered(found, step, fixed=True)
+        if held is not None:
+            spent = 100 * held.seconds * own_hz / lowered.block_for(found, 0)
+            why = f"on the audio thread, for {spent:.0f} % of a block's time"
+        print(f"  with `run: native` {why if held is not None else f'in a worker too: {why}'}")
+    print()
     sizes = found.blocks or tuple(b for b in _BLOCKS if b % found.ratio == 0) or (found.ratio, 2 * found.ratio)
     default = found.block_for(0)
     sizes = tuple(sorted({*sizes, default}))
-    # The device's block at the model's rate: answers are due in its callbacks.
-    step = math.ceil(device_block * own_hz / rate_hz)
     print("   block   budget      p50      p99      max   share")
     safe: tuple[int, int] | None = None
     timings: dict[int, dict[str, float]] = {}
@@ -147,6 +167,30 @@ def check(name: str, device_block: int, rate_hz: int) -> int:
     print(f"      margin_samples: {margin}")
     options = {"run": "worker", "block_samples": str(block), "margin_samples": str(margin)}
     return _latency(found, path, options, rate_hz, device_block, timings)
+
+
+def _unlowered(path: Path) -> str:
+    """Why a generator with a card does not run on the audio thread; empty if it does."""
+    try:
+        loaded = library.load(path)
+        compile(loaded.program, library.CARRY)
+    except NotLowered as why:
+        return str(why)
+    return ""
+
+
+def _check_frames(found: Spec, path: Path, why: str, rate_hz: int, device_block: int) -> int:
+    print(f"  it runs in a worker: {why}\n")
+    print("   block   budget      p50      p99      max   share")
+    block = found.block_for(0)
+    measured = _timing(found, block, found.rate_hz)
+    share = _row(block, found.rate_hz, measured)
+    for note in _notes(found, {block: measured}):
+        print(f"  !   {note}")
+    if share > SAFE:
+        print(f"  NO  it takes longer than {100 * SAFE:.0f} % of every block: it will not hold on this machine")
+        return 1
+    return _latency(found, path, {}, rate_hz, device_block, {block: measured})
 
 
 def _row(block: int, rate_hz: int, measured: dict[str, float]) -> float:
@@ -169,8 +213,8 @@ def _notes(found: Spec, timings: dict[int, dict[str, float]]) -> list[str]:
     return notes
 
 
-def _check_native(found: Spec, path: Path, program: Program, own_hz: int, rate_hz: int, device_block: int) -> int:
-    net = compile(program)
+def _check_native(found: Spec, path: Path, native: Lowered, own_hz: int, rate_hz: int, device_block: int) -> int:
+    net = compile(native.program)
     arena, block = net.arena(), lowered.block_for(found, 0)
     rng = np.random.default_rng(0)
     spent, peak, finite = [], 0.0, True
@@ -221,7 +265,10 @@ def _latency(
 
 
 def _timing(found: Spec, block: int, rate_hz: int) -> dict[str, float]:
-    choices = {"block": block, "rate_hz": rate_hz}
+    choices = _choices(block, rate_hz)
+    made = "frames" if found.kind == "card" else lowered.lower(found, choices)
+    if not isinstance(made, str):
+        choices["program"] = str(made.path)
     job = {"do": "time", "spec": found.plain(), "choices": choices, "blocks": _ROUNDS, "limit_s": _ROUNDS_S}
     try:
         answer = nursery.ask(job, spec.LOAD_S)

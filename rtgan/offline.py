@@ -30,6 +30,8 @@ ENGINE_RATES_HZ = (44100, 48000, 88200, 96000)
 _FALLBACK_RATE_HZ = 48000
 _PIECE = 1 << 16
 _HOST = "host."
+#: Channels that strips are mixed to.
+MIX_CHANNELS = 2
 #: What is done to a graph of a preset before it plays.
 Prepare = Callable[[Engine, Graph, Preset], None]
 
@@ -95,6 +97,7 @@ class Renderer:
     sample_rate_hz : int
         One of `ENGINE_RATES_HZ`.
     channels : int
+        Channels of what goes in; of what comes out, too, but for a preset with strips, which are mixed to two.
     settings : mapping of str to float
         Values on top of the preset's, by ``label.param``.
     max_block : int
@@ -113,8 +116,8 @@ class Renderer:
         prepare: Prepare | None = None,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
-        self.channels = channels
-        self.engine = Engine(sample_rate_hz, channels, max_block=max_block)
+        self.channels = MIX_CHANNELS if preset.inputs else channels
+        self.engine = Engine(sample_rate_hz, self.channels, max_block=max_block, mics=channels if preset.inputs else 0)
         self._prepare = prepare
         self._graphs: list[Graph] = []
         self._publish(preset, {k: v for k, v in (settings or {}).items() if not k.startswith(_HOST)})
@@ -147,7 +150,8 @@ class Renderer:
         self.engine.set_param(graph, index, param.check(value, name), when)
 
     def _publish(self, preset: Preset, settings: Mapping[str, object] | None, keep: bool = False) -> None:
-        self.graph = build(preset, self.sample_rate_hz, self.engine.max_block, self.channels, settings)
+        engine = self.engine
+        self.graph = build(preset, self.sample_rate_hz, engine.max_block, self.channels, settings, mics=engine.mics)
         self.graph.wait_for_workers()
         if self._prepare is not None:
             self._prepare(self.engine, self.graph, preset)
@@ -236,8 +240,13 @@ def build(
     channels: int,
     settings: Mapping[str, object] | None = None,
     stems: Sequence[str] = (),
+    mics: int = 0,
+    period_samples: int = 0,
 ) -> Graph:
     """A graph of a preset with settings on top, its trim among them; `UsageError` for one that does not fit."""
+    if preset.inputs > mics:
+        there = f"there are {mics}" if mics else "what plays was begun without strips; begin with this preset"
+        raise UsageError(f"the strips of {preset.name} need {preset.inputs} inputs, and {there}")
     items = preset.items()
     trim_db = TRIM.default
     if settings:
@@ -256,7 +265,7 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db, stems)
+    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db, stems, mics, period_samples)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
@@ -310,7 +319,7 @@ def process(
     Returns
     -------
     ndarray of float32
-        The shape of ``samples``.
+        The shape of ``samples``; of a preset with strips, which take its channels as inputs, (2, samples).
 
     Raises
     ------
@@ -341,7 +350,7 @@ def process(
         out = convert(out, rate, int(sample_rate))
         length = data.shape[-1]
         out = out[:, :length] if out.shape[1] >= length else np.pad(out, ((0, 0), (0, length - out.shape[1])))
-    return np.ascontiguousarray(out.reshape(data.shape), dtype=np.float32)
+    return np.ascontiguousarray(out if chosen.inputs else out.reshape(data.shape), dtype=np.float32)
 
 
 def convert(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:

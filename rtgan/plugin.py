@@ -83,6 +83,26 @@ class NativeNode:
 
 
 @dataclass(frozen=True)
+class StripEnd:
+    """A strip behind its fader, as the mixer finds it in every piece.
+
+    Parameters
+    ----------
+    buffer : int
+        Address of its planar samples, with `Activation.stride_samples`.
+    channels : int
+    params, lanes, readings : Mapping[str, int]
+        Those of its fader, by name.
+    """
+
+    buffer: int
+    channels: int
+    params: Mapping[str, int]
+    lanes: Mapping[str, int]
+    readings: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Activation:
     """What a plugin may know and use when it is activated [main].
 
@@ -100,6 +120,12 @@ class Activation:
         Address of each parameter's slots (see `rtgan.params.param_next`), by id.
     lanes : Mapping[str, int]
         The lanes of the nodes in front, by name, of the nearest where several have the same.
+    align_samples : int
+        For a fader: how much later than its own strip the slowest one is.
+    strips : tuple of StripEnd
+        For a mixer: the strips, in their order.
+    period_samples : int
+        Samples that a call of the device brings, as far as that is known; 0 where it is not.
     """
 
     sample_rate_hz: int
@@ -109,6 +135,9 @@ class Activation:
     arena: Arena
     params: Mapping[str, int] = field(default_factory=dict)
     lanes: Mapping[str, int] = field(default_factory=dict)
+    align_samples: int = 0
+    strips: tuple[StripEnd, ...] = ()
+    period_samples: int = 0
 
 
 class Plugin(ABC):
@@ -134,6 +163,12 @@ class Plugin(ABC):
         late as declared. 0 for one that never is, because it guards somebody's ears or sets a level.
     notice : str
         What a person should be told when it starts to play, such as the hash of a model file; or empty.
+    inputs : tuple of int
+        For a fader, which ends a strip: the strip's inputs, from 0. Empty for any other plugin.
+    mixes : bool
+        Whether it mixes the strips in front of it.
+    steady : bool
+        Whether it plays on when the whole chain is bypassed, because bypassed it would open what somebody has muted.
     """
 
     id: ClassVar[str]
@@ -147,6 +182,9 @@ class Plugin(ABC):
     required: ClassVar[tuple[str, ...]] = ()
     rates_hz: tuple[int, ...] = ()
     notice: str = ""
+    inputs: tuple[int, ...] = ()
+    mixes: ClassVar[bool] = False
+    steady: ClassVar[bool] = False
 
     @classmethod
     def variant(cls, options: Mapping[str, str], load: bool) -> type[Plugin] | None:
@@ -164,6 +202,11 @@ class Plugin(ABC):
             None if only loading could tell.
         """
         return cls
+
+    @classmethod
+    def reading_names(cls, options: Mapping[str, str]) -> tuple[str, ...] | None:
+        """Names of the readings that it will have with these options; None if only playing it tells [main]."""
+        return None
 
     @abstractmethod
     def activate(self, activation: Activation) -> NativeNode:
@@ -199,9 +242,15 @@ def _builtin() -> dict[str, str]:
         "limiter": "rtgan.plugins.limiter",
         "model": "rtgan.plugins.model",
         "morph": "rtgan.plugins.morph",
+        "repair": "rtgan.plugins.repair",
         "synth": "rtgan.plugins.synth",
+        "tags": "rtgan.plugins.tags",
         "truepeak": "rtgan.plugins.truepeak",
     }
+
+
+#: What strips are made of; presets write it another way, and no chain can hold it elsewhere.
+STRIP_PARTS = {"fader": "rtgan.plugins.fader", "mixer": "rtgan.plugins.mixer"}
 
 
 def _declared() -> dict[str, EntryPoint]:
@@ -231,8 +280,9 @@ def plugin_class(name: str) -> type[Plugin]:
     RtganError
         If the plugin cannot be loaded.
     """
-    if name in _builtin():
-        module = importlib.import_module(_builtin()[name])
+    builtin = {**_builtin(), **STRIP_PARTS}
+    if name in builtin:
+        module = importlib.import_module(builtin[name])
         found = _defined_in(module)
         return found[0]
     if name.endswith(".py"):

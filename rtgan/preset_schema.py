@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rtgan import bindings, presets
+from rtgan import bindings, presets, rules
 from rtgan.params import Param
 from rtgan.plugin import all_params, plugin_class, plugin_ids
 
@@ -35,21 +35,20 @@ def schema() -> _Schema:
             "maximum": presets.CROSSFADE_MS[1],
             "description": "How long the sound fades over to this preset.",
         },
-        "chain": {
-            "type": "array",
-            "maxItems": presets.MOST_PLUGINS,
-            "items": {"oneOf": [*(_entry(i) for i in plugin_ids()), _code()]},
-        },
+        "strips": {"type": "array", "minItems": presets.STRIPS[0], "maxItems": presets.STRIPS[1], "items": _strip()},
+        "mixer": _params("mixer"),
+        "chain": _chain(),
         "midi": {"type": "array", "items": _binding()},
         "snapshots": {"type": "array", "maxItems": presets.MOST_SNAPSHOTS, "items": _snapshot(text)},
         "morph": {**text, "description": "Name or path of the preset that the fader host.morph leads to."},
+        "rules": {"type": "array", "maxItems": rules.MOST_RULES, "items": _rule(text)},
     }
     top = _object(properties, ["schema", "name", "chain"])
     return {
         "$schema": DIALECT,
         "title": "Preset of rtgan",
         **top,
-        "dependentRequired": {"bank": ["program"]},
+        "dependentRequired": {"bank": ["program"], "mixer": ["strips"]},
     }
 
 
@@ -87,13 +86,35 @@ _SHED: _Schema = {
 }
 
 
+def _chain() -> _Schema:
+    items = {"oneOf": [*(_entry(i) for i in plugin_ids()), _code()]}
+    return {"type": "array", "maxItems": presets.MOST_PLUGINS, "items": items}
+
+
+def _params(plugin: str) -> _Schema:
+    return _object({p.id: _value(p) for p in all_params(plugin_class(plugin)).values()}, [])
+
+
+def _strip() -> _Schema:
+    one = _whole(1, presets.LAST_INPUT, "An input, from 1.")
+    return _object(
+        {
+            "name": {"type": "string", "pattern": f"^({presets.LABEL.pattern})$", "description": "Whose strip it is."},
+            "input": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 2}]},
+            "params": _params("fader"),
+            "chain": _chain(),
+        },
+        ["name", "input"],
+    )
+
+
 def _entry(plugin: str) -> _Schema:
     cls = plugin_class(plugin)
     properties: _Schema = {
         "plugin": {"const": plugin, "description": cls.description},
         "label": _LABEL,
         "shed": _SHED,
-        "params": _object({p.id: _value(p) for p in all_params(cls).values()}, []),
+        "params": _params(plugin),
     }
     if cls.required:
         # What a file gives a plugin is known only with that file.
@@ -153,6 +174,29 @@ def _binding() -> _Schema:
         },
         ["control", "target"],
     )
+
+
+def _rule(text: _Schema) -> _Schema:
+    value: _Schema = {"type": ["number", "boolean", "string"]}
+    span: _Schema = {"type": "number", "minimum": 0, "maximum": rules.MOST_MS}
+    name: _Schema = {"type": "string", "pattern": r"^[^.]+\..+$"}
+    return {
+        **_object(
+            {
+                "when": {**name, "description": "label.reading of the chain.", "examples": ["tags.speech"]},
+                "above": {"type": "number"},
+                "below": {"type": "number"},
+                "for_ms": {**span, "description": "How long the reading lies beyond the limit before this happens."},
+                "until_ms": {**span, "description": "How long it does not before this ends."},
+                "do": {**name, "description": "What to move.", "examples": list(bindings.HOST_TARGETS)},
+                "to": {**value, "description": "Its value when the rule begins."},
+                "back": {**value, "description": "Its value when the rule ends."},
+                "load": {**text, "description": "Name or path of a preset to play."},
+            },
+            ["when"],
+        ),
+        "oneOf": [{"required": [limit, what]} for limit in ("above", "below") for what in ("do", "load")],
+    }
 
 
 def _snapshot(text: _Schema) -> _Schema:

@@ -17,6 +17,22 @@ A preset looks like this::
     snapshots:
     - name: Quiet audience
       values: {denoise.amount_db: 12}
+    rules:
+    - {when: denoise.voice, below: 0.1, for_ms: 5000, do: host.mute, to: on, back: off}
+
+Several microphones each have a strip, a chain of their own, in front of the chain that all are mixed to::
+
+    strips:
+    - name: anna
+      input: 1
+      params: {level_db: -2, duck_db: 12, priority: 4}
+      chain:
+      - plugin: denoise
+    - {name: music, input: [3, 4], chain: []}
+    mixer: {release_ms: 600}
+
+In the chain as programs see it a strip is its plugins, which are called ``anna-denoise``, and its fader ``anna``;
+behind all strips stands the ``mixer``.
 
 Reading is all or nothing. What is not known or not allowed ends in one sentence with file, line and key. Files of
 schema 1, which had neither programs, MIDI, snapshots nor hashes, are read as they are and written as schema 2.
@@ -44,8 +60,10 @@ from rtgan.generators import library
 from rtgan.generators.files import sha256_of
 from rtgan.graph import ChainItem
 from rtgan.params import Param, ParamSet
-from rtgan.plugin import HOST_PARAMS, Plugin, all_params, plugin_class
+from rtgan.plugin import HOST_PARAMS, STRIP_PARTS, Plugin, all_params, plugin_class
 from rtgan.preset_text import Lines, Reader, plain
+from rtgan.rules import Rule, read_rules
+from rtgan.rules import fields_of as rule_fields
 
 SCHEMA = 2
 FACTORY = Path(__file__).resolve().parent / "factory"
@@ -55,14 +73,19 @@ CROSSFADE_MS = (5.0, 10000.0)
 LAST_PROGRAM, LAST_BANK = 127, 16383
 #: Places among the plugins that are left out while the machine cannot keep up.
 MOST_SHED = 9
+STRIPS = (2, 8)
 LABEL = re.compile(r"[A-Za-z0-9]+([_-]?[A-Za-z0-9]+)*[_-]?")
 _LONGEST_STEM = 100
+#: Highest input of a strip.
+LAST_INPUT = 64
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEYS = {
     1: ("schema", "name", "description", "author", "tags", "chain"),
     2: ("schema", "name", "description", "author", "licence", "tags", "notes", "program", "bank", "crossfade_ms",
-        "chain", "midi", "snapshots", "morph"),
+        "strips", "mixer", "chain", "midi", "snapshots", "morph", "rules"),
 }  # fmt: skip
+#: What else there is in a recording, or in a host, so that no strip can be called by it.
+_TAKEN = ("host", "mixer", "dry")
 
 #: Whether a preset's ``.py`` plugins may run: yes; if the preset holds their hash; no.
 Code = Literal["run", "pinned", "never"]
@@ -86,6 +109,8 @@ class Entry:
         SHA-256 of the files it was made with: ``plugin`` for a Python file, else by option.
     shed : int or None
         Place among those that are left out while the machine cannot keep up, 0 for never; None for the plugin's own.
+    strip : str
+        The strip that it stands in; empty for the chain that all strips are mixed to.
     """
 
     plugin: str
@@ -94,6 +119,12 @@ class Entry:
     label: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
     shed: int | None = None
+    strip: str = ""
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Of a fader: the inputs of its strip, from 1."""
+        return tuple(int(c) for c in self.options["input"].split(",")) if self.plugin == "fader" else ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +161,7 @@ class Preset:
     snapshots : tuple of Snapshot
     morph : str
         Name or path of the preset at the other end of the fader ``host.morph``; empty for none.
+    rules : tuple of Rule
     path : Path or None
         The file it came from.
     trusted : bool
@@ -151,6 +183,7 @@ class Preset:
     midi: tuple[Binding, ...] = ()
     snapshots: tuple[Snapshot, ...] = ()
     morph: str = ""
+    rules: tuple[Rule, ...] = ()
     path: Path | None = field(default=None, compare=False)
     trusted: bool = field(default=False, compare=False)
     edited: bool = field(default=False, compare=False)
@@ -164,7 +197,7 @@ class Preset:
             If a ``.py`` plugin is no longer the file that the preset was read with.
         """
         items = []
-        for entry in self.chain:
+        for label, entry in zip(labels(self.chain), self.chain, strict=True):
             made = _class_of(entry.plugin, "run", expected=entry.hashes.get("plugin"))
             for option in set(made.required) & set(entry.hashes):
                 if _hash_of(entry.options[option]) != entry.hashes[option]:
@@ -173,8 +206,18 @@ class Preset:
             if is_code(entry):
                 notice = f"plugin {entry.plugin}, sha256 {_hash_of(entry.plugin)}"
                 plugin.notice = f"{notice}; {plugin.notice}" if plugin.notice else notice
-            items.append(ChainItem(plugin, dict(entry.params), entry.label, entry.shed))
+            items.append(ChainItem(plugin, dict(entry.params), label, entry.shed, entry.strip))
         return items
+
+    @property
+    def strips(self) -> dict[str, tuple[int, ...]]:
+        """The inputs of each strip, from 1, by its name."""
+        return {entry.strip: entry.inputs for entry in self.chain if entry.inputs}
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs its strips need; 0 without strips."""
+        return max((max(inputs) for inputs in self.strips.values()), default=0)
 
     def declared(self) -> dict[str, Param]:
         """Every parameter by ``label.param``; those of code that has not run are missing but the host's own."""
@@ -348,6 +391,8 @@ def labels(chain: Sequence[Entry]) -> list[str]:
             wanted = entry.label or _class_of(entry.plugin, "never").id
         except _NotRun:
             wanted = Path(entry.plugin).stem
+        if entry.strip:
+            wanted = f"{entry.strip}-{wanted}" if not entry.inputs else entry.strip
         label, number = wanted, 2
         while label in taken:
             label = f"{wanted}-{number}"
@@ -388,9 +433,13 @@ def parse(text: str, where: str = "preset", path: Path | None = None, code: Code
     if isinstance(schema, bool) or not isinstance(schema, int) or schema not in _KEYS:
         raise reader.error(loose["schema"], f"schema is {schema!r}; this version of rtgan reads schema 1 and {SCHEMA}")
     top = reader.mapping(root, "the preset", required=("schema", "name", "chain"), allowed=_KEYS[schema])
-    nodes = reader.sequence(top["chain"], "chain", MOST_PLUGINS)
-    chain = tuple(_entry(reader, node, path, code, schema) for node in nodes)
-    given = [e.label for e in chain if e.label]
+    nodes, entries = _strips(reader, top, path, code, schema)
+    own = reader.sequence(top["chain"], "chain", MOST_PLUGINS)
+    nodes += own
+    chain = (*entries, *(_entry(reader, node, path, code, schema) for node in own))
+    if len(chain) > MOST_PLUGINS:
+        raise reader.error(top["strips"], f"strips and chain hold {len(chain)} plugins; at most {MOST_PLUGINS}")
+    given = [(e.strip, e.label) for e in chain if e.label]
     if len(set(given)) != len(given):
         raise reader.error(top["chain"], "two plugins of the chain carry the same label")
     for node, label in zip(nodes, labels(chain), strict=True):
@@ -425,6 +474,11 @@ def parse(text: str, where: str = "preset", path: Path | None = None, code: Code
         midi=read_bindings(reader, top["midi"], _targets(known)) if "midi" in top else (),
         snapshots=_snapshots(reader, top["snapshots"], known) if "snapshots" in top else (),
         morph=_partner(reader, top["morph"], path) if "morph" in top else "",
+        rules=read_rules(
+            reader, top["rules"], _targets(known), _readings(chain), lambda n: _partner(reader, n, path, "load")
+        )
+        if "rules" in top
+        else (),
     )
     moved = {target for binding in whole.midi for target in binding.targets}
     for target, key, there in (("host.morph", "morph", whole.morph), ("host.snapshot", "snapshots", whole.snapshots)):
@@ -440,9 +494,117 @@ def parse(text: str, where: str = "preset", path: Path | None = None, code: Code
     return whole
 
 
-def _partner(reader: Reader, node: yaml.Node, path: Path | None) -> str:
-    """The preset to morph to; that it exists can be said only where the text lies in a file."""
-    name = reader.text(node, "morph")
+def _strips(
+    reader: Reader, top: Mapping[str, yaml.Node], path: Path | None, code: Code, schema: int
+) -> tuple[list[yaml.Node], list[Entry]]:
+    """The plugins of all strips, their faders and the mixer, and where each of them stands in the text."""
+    if "strips" not in top:
+        if "mixer" in top:
+            raise reader.error(top["mixer"], "mixer needs strips beside it")
+        return [], []
+    least, most = STRIPS
+    strips = reader.sequence(top["strips"], "strips", most)
+    if len(strips) < least:
+        raise reader.error(top["strips"], f"strips: from {least} to {most} are allowed, not {len(strips)}")
+    nodes: list[yaml.Node] = []
+    entries: list[Entry] = []
+    for strip in strips:
+        fields = reader.mapping(strip, "a strip", ("name", "input"), ("name", "input", "params", "chain"))
+        name = reader.text(fields["name"], "name")
+        if not LABEL.fullmatch(name) or name in _TAKEN:
+            raise reader.error(
+                fields["name"],
+                f"the strip cannot be called '{name}'; letters, digits, - and single _ are allowed, "
+                f"and no {' or '.join(_TAKEN)}",
+            )
+        if any(entry.strip == name for entry in entries):
+            raise reader.error(fields["name"], f"two strips are called '{name}'")
+        for node in reader.sequence(fields["chain"], "chain", MOST_PLUGINS) if "chain" in fields else ():
+            nodes.append(node)
+            entries.append(replace(_entry(reader, node, path, code, schema), strip=name))
+        nodes.append(strip)
+        entries.append(fader(name, _input(reader, fields["input"]), _params(
+            reader, fields.get("params"), f"the strip {name}", plugin_class("fader")
+        )))  # fmt: skip
+    mixed = _params(reader, top.get("mixer"), "mixer", plugin_class("mixer"))
+    return [*nodes, top["strips"]], [*entries, Entry("mixer", mixed)]
+
+
+def _input(reader: Reader, node: yaml.Node) -> tuple[int, ...]:
+    """One input of a strip, or a list of two."""
+    given = reader.sequence(node, "input") if isinstance(node, yaml.SequenceNode) else [node]
+    found = tuple(reader.whole(item, "input", 1, LAST_INPUT) for item in given)
+    if not 1 <= len(found) <= 2 or len(set(found)) != len(found):
+        raise reader.error(node, "input is a channel from 1, or a list of two different ones")
+    return found
+
+
+def fader(strip: str, inputs: Sequence[int], params: Mapping[str, float] | None = None) -> Entry:
+    """The entry that ends a strip."""
+    return Entry("fader", dict(params or {}), {"input": ",".join(map(str, inputs))}, strip=strip)
+
+
+def inputs_of(text: str, where: str) -> tuple[int, ...]:
+    """Inputs of a strip, from 1, out of ``3`` or ``3,4``; `UsageError` for anything else."""
+    found = tuple(int(part) if part.isdecimal() else 0 for part in text.split(","))
+    if len(found) > 2 or len(set(found)) != len(found) or not all(1 <= c <= LAST_INPUT for c in found):
+        raise UsageError(f"{where}: '{text}' is no input; allowed: a channel from 1 to {LAST_INPUT}, or two as in 3,4")
+    return found
+
+
+def mono(preset: Preset) -> set[str]:
+    """Labels of what stands in strips of one input."""
+    one = {strip for strip, inputs in preset.strips.items() if len(inputs) == 1}
+    return {label for label, entry in zip(labels(preset.chain), preset.chain, strict=True) if entry.strip in one}
+
+
+def with_strips(preset: Preset, strips: Mapping[str, tuple[tuple[int, ...], Preset]]) -> Preset:
+    """A preset whose microphones go through the chains of other presets, and are mixed to nothing else.
+
+    Parameters
+    ----------
+    preset : Preset
+        Gives it name and controls.
+    strips : mapping of str to (inputs, Preset)
+        By the strips' names; inputs count from 1.
+
+    Raises
+    ------
+    UsageError
+        If a name cannot be a strip's, or a preset has strips itself.
+    """
+    least, most = STRIPS
+    if not least <= len(strips) <= most:
+        raise UsageError(f"strips: from {least} to {most} are allowed, not {len(strips)}")
+    entries: list[Entry] = []
+    for name, (inputs, played) in strips.items():
+        if not LABEL.fullmatch(name) or name in _TAKEN:
+            raise UsageError(
+                f"the strip cannot be called '{name}'; letters, digits, - and single _ are allowed, "
+                f"and no {' or '.join(_TAKEN)}"
+            )
+        if played.strips:
+            raise UsageError(f"{played.name} has strips of its own and cannot be the chain of one")
+        entries += [*(replace(entry, strip=name) for entry in played.chain), fader(name, inputs)]
+    if len(entries) >= MOST_PLUGINS:
+        raise UsageError(f"the strips hold {len(entries)} plugins; at most {MOST_PLUGINS - 1} are allowed")
+    return Preset(preset.name, (*entries, Entry("mixer")), preset.description, trusted=preset.trusted, edited=True)
+
+
+def _readings(chain: Sequence[Entry]) -> dict[str, tuple[str, ...] | None]:
+    """What can be read of the chain, by label."""
+    found: dict[str, tuple[str, ...] | None] = {}
+    for label, entry in zip(labels(chain), chain, strict=True):
+        try:
+            found[label] = _class_of(entry.plugin, "never").reading_names(entry.options)
+        except _NotRun:
+            found[label] = None
+    return found
+
+
+def _partner(reader: Reader, node: yaml.Node, path: Path | None, key: str = "morph") -> str:
+    """A preset to go to; that it exists can be said only where the text lies in a file."""
+    name = reader.text(node, key)
     if path is None:
         return name
     if by_path(name):
@@ -463,6 +625,8 @@ def _entry(reader: Reader, node: yaml.Node, path: Path | None, code: Code, schem
     loose = reader.mapping(node, "a plugin of the chain", required=("plugin",), allowed=None)
     name = reader.text(loose["plugin"], "plugin")
     hashes: dict[str, str] = {}
+    if name in STRIP_PARTS:
+        raise reader.error(loose["plugin"], f"a {name} comes with strips; no chain can name it")
     if name.endswith(".py"):
         name = _beside(name, path)
     cls: type[Plugin] | None = None
@@ -637,7 +801,13 @@ def dump(preset: Preset, folder: Path | None = None) -> str:
             top["bank"] = preset.bank
     if preset.crossfade_ms is not None:
         top["crossfade_ms"] = plain(preset.crossfade_ms)
-    top["chain"] = [_entry_fields(entry, folder) for entry in preset.chain]
+    if preset.strips:
+        top["strips"] = [_strip_fields(preset, entry, folder) for entry in preset.chain if entry.inputs]
+        mixed = next(entry for entry in preset.chain if entry.plugin == "mixer")
+        if mixed.params:
+            top["mixer"] = _plain_values(mixed.params, declared(mixed))
+    own = (entry for entry in preset.chain if not entry.strip and entry.plugin not in STRIP_PARTS)
+    top["chain"] = [_entry_fields(entry, folder) for entry in own]
     if preset.midi:
         top["midi"] = [fields_of(b) for b in preset.midi]
     if preset.snapshots:
@@ -645,7 +815,19 @@ def dump(preset: Preset, folder: Path | None = None) -> str:
         top["snapshots"] = [Lines(name=s.name, values=_plain_values(s.values, known)) for s in preset.snapshots]
     if preset.morph:
         top["morph"] = _within(preset.morph, folder)
+    if preset.rules:
+        known = preset.declared()
+        top["rules"] = [rule_fields(replace(r, load=_within(r.load, folder)), known) for r in preset.rules]
     return preset_text.dump(top)
+
+
+def _strip_fields(preset: Preset, ending: Entry, folder: Path | None) -> dict[str, Any]:
+    inputs = list(ending.inputs)
+    fields: dict[str, Any] = {"name": ending.strip, "input": inputs if len(inputs) > 1 else inputs[0]}
+    if ending.params:
+        fields["params"] = _plain_values(ending.params, declared(ending))
+    inside = (entry for entry in preset.chain if entry.strip == ending.strip and entry is not ending)
+    return Lines({**fields, "chain": [_entry_fields(entry, folder) for entry in inside]})
 
 
 def _entry_fields(entry: Entry, folder: Path | None) -> Lines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -194,6 +194,17 @@ class Recorder:
     taken before the fades at start and stop, so that ``rtgan process --keep-latency`` of the dry file gives
     the wet file bit for bit. ``NAME.STEM.wav`` gets each stem. ``NAME.flac`` holds the same in 24 bits.
 
+    Parameters
+    ----------
+    path : Path
+    sample_rate_hz, channels, limit_bytes : int
+    stems : sequence of str
+        In the order of the tape.
+    mono : collection of str
+        Stems whose channels are the same, of which one is kept.
+    mics : int
+        Inputs of strips, which are the dry sound then.
+
     Attributes
     ----------
     origin : int
@@ -207,6 +218,8 @@ class Recorder:
         channels: int,
         limit_bytes: int = LIMIT_BYTES,
         stems: Sequence[str] = (),
+        mono: Collection[str] = (),
+        mics: int = 0,
     ) -> None:
         self.path = path
         self.origin = 0
@@ -215,8 +228,18 @@ class Recorder:
         self._channels, self._rate = channels, sample_rate_hz
         self._markers = 0
         self.wet = Take(path, sample_rate_hz, channels, limit_bytes=limit_bytes)
-        self.dry = Take(path, sample_rate_hz, channels, ".dry", limit_bytes)
-        self.stems = [Take(path, sample_rate_hz, channels, f".{stem}", limit_bytes) for stem in stems]
+        self.dry = Take(path, sample_rate_hz, mics or channels, ".dry", limit_bytes)
+        self.stems = [
+            Take(path, sample_rate_hz, 1 if stem in mono else channels, f".{stem}", limit_bytes) for stem in stems
+        ]
+        # All go on in another file at the same frame.
+        capacity = min(take.capacity_frames for take in self._takes)
+        for take in self._takes:
+            take.capacity_frames = capacity
+        behind = (2 + len(stems)) * channels
+        # Where each of them lies on the tape.
+        first = [behind if mics else 0, *range(channels, behind, channels)]
+        self._columns = [slice(at, at + take.channels) for at, take in zip(first, self._takes, strict=True)]
         self.log_path = path.with_suffix(".events.jsonl")
         keep_older(self.log_path)
         self._log = self.log_path.open("w", encoding="utf-8")
@@ -268,10 +291,10 @@ class Recorder:
                 self.wet.problem = f"the event log {self.log_path} stopped: {problem.strerror}"
 
     def append(self, frames: NDArray[np.float32]) -> None:
-        """Add frames, (frames, channels of dry, wet and stems)."""
+        """Add frames of the tape, (frames, channels of dry, wet, stems and inputs of strips)."""
         known = len(self.wet.parts)
-        for number, take in enumerate(self._takes):
-            take.append(frames[:, number * self._channels : (number + 1) * self._channels])
+        for take, columns in zip(self._takes, self._columns, strict=True):
+            take.append(frames[:, columns])
         for part in self.wet.parts[known:]:
             self._write(offline.log_part(part.name))
 
@@ -282,7 +305,6 @@ class Recorder:
 
     @property
     def _takes(self) -> list[Take]:
-        """In the order of the tape."""
         return [self.dry, self.wet, *self.stems]
 
     def close(self) -> None:

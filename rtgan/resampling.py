@@ -65,7 +65,12 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
         most = resample.round_trip(host_hz, inner_hz, activation.channels, activation.max_block, 0).max_inner_block
     except ValueError:
         raise UsageError(f"{plugin.id} runs at {inner_hz} Hz and cannot be used at {host_hz} Hz") from None
-    inner = plugin.activate(replace(activation, sample_rate_hz=inner_hz, max_block=most, stride_samples=most, lanes={}))
+    period = -(-activation.period_samples * inner_hz // host_hz)
+    inner = plugin.activate(
+        replace(
+            activation, sample_rate_hz=inner_hz, max_block=most, stride_samples=most, lanes={}, period_samples=period
+        )
+    )
     trip = resample.round_trip(
         host_hz, inner_hz, activation.channels, activation.max_block, inner.latency_samples, allocate=allocate
     )

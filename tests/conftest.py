@@ -53,8 +53,8 @@ def jack() -> Iterator[Callable[..., Jack]]:
         pytest.skip("jackd2 or jack-tools is not installed")
     servers: list[Jack] = []
 
-    def start(period: int, rate: int = 48000, wait: bool = False, playback: int = 2) -> Jack:
-        servers.append(Jack(period, rate, wait, playback))
+    def start(period: int, *more: int, **others: int) -> Jack:
+        servers.append(Jack(period, *more, **others))
         return servers[-1]
 
     yield start

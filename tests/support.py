@@ -32,19 +32,21 @@ class Jack:
     loses no block.
     """
 
-    def __init__(self, period: int, rate: int = 48000, wait: bool = False, playback: int = 2) -> None:
+    def __init__(
+        self, period: int, rate: int = 48000, wait: bool = False, playback: int = 2, realtime: bool = True
+    ) -> None:
         self.name = f"rtgan-test-{os.getpid()}-{time.monotonic_ns()}"
         self.env = {
             **os.environ,
             "JACK_DEFAULT_SERVER": self.name,
             "JACK_NO_AUDIO_RESERVATION": "1",
         }
-        self.period, self.rate, self.wait, self.playback = period, rate, wait, playback
+        self.period, self.rate, self.wait, self.playback, self.realtime = period, rate, wait, playback, realtime
         self.start()
 
     def start(self) -> None:
         """Begin, or begin again under the same name."""
-        realtime = ["-R", "-P", "70"] if os.geteuid() == 0 else ["-r"]
+        realtime = ["-R", "-P", "70"] if os.geteuid() == 0 and self.realtime else ["-r"]
         self._process = subprocess.Popen(
             ["jackd", "-n", self.name, *realtime, "--timeout", "5000", *(["-S"] if self.wait else []), "-d", "dummy",
              "-r", str(self.rate), "-p", str(self.period), "-P", str(self.playback)],

@@ -129,6 +129,17 @@ def test_without_a_device_the_main_job_is_seen_and_heard(tmp_path: Path) -> None
     assert (folder / "before-after.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_a_device_or_a_keyboard_an_instrument_is_heard(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run_live.py"), "--demo", "--seconds", "2", "--record", "take.wav"],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "playing a built-in phrase with Keys in real time" in done.stdout
+    sound, rate = soundfile.read(tmp_path / "take.wav")
+    assert len(sound) > rate and np.abs(sound).max() > 0.02
+
+
 def test_without_a_device_the_rate_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
     arguments = [sys.executable, str(ROOT / "run_live.py"), "--preset", "bypass", "--seconds", "1", "--rate"]
     done = subprocess.run(

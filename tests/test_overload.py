@@ -136,6 +136,20 @@ def test_stalls_now_and_then_leave_nothing_out() -> None:
     assert not stage.steps
 
 
+def test_what_somebody_else_s_load_made_slow_is_back_a_second_after_that_has_gone() -> None:
+    stage = Stage(("heavy", 1, 25), ("safe", 0, 1))
+    stage.play(2.0, 1024)
+    # Interrupted in its midst again and again, by whoever shares the processor.
+    stage.load("heavy", 2000)
+    stage.play(0.2, 1024)
+    assert [step[1:] for step in stage.steps] == [("heavy", OUT)]
+    stage.load("heavy", 25)
+    gone = stage.position
+    stage.play(2.0, 1024)
+    assert [step[1:] for step in stage.steps[1:]] == [("heavy", FULL)]
+    assert stage.back[0] - gone < 1.5 * RATE
+
+
 def test_a_device_that_loses_blocks_counts_only_where_the_load_is_ours() -> None:
     for load, steps in ((40.0, 1), (5.0, 0)):
         stage = Stage(("heavy", 1, load))

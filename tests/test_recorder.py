@@ -123,7 +123,7 @@ def test_pre_roll_holds_what_was_heard_and_done_before(tmp_path: Path) -> None:
 
 
 def test_a_split_take_is_performed_again_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtgan.recorder.Recorder.__init__.__defaults__", (16384 + 4 * 9600, ()))
+    monkeypatch.setattr("rtgan.recorder.Recorder.__init__.__defaults__", (16384 + 4 * 9600, (), (), 0))
     take = tmp_path / "take.wav"
     with Host(preset="voice-basic", source=speechlike(5.0)[None], record=take) as host:
         wait_for(lambda: host.engine.counters.position_samples > 24000)

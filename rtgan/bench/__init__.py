@@ -19,7 +19,7 @@ from typing import Any
 
 from rtgan.errors import RtganError, UsageError
 
-_ALL = ("kernels", "engine", "generators", "control", "panel")
+_ALL = ("kernels", "engine", "load", "generators", "control", "panel")
 
 
 def cpu_name() -> str:
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     """``rtgan bench``: measure what was asked for, print tables, write the figures to ``--json``."""
     if args.json is not None and (args.json.is_dir() or not args.json.resolve().parent.is_dir()):
         raise UsageError(f"the figures cannot be written to {args.json}: it is a folder, or its folder is missing")
+    if args.gtcrn is not None and (args.what != "generators" or not args.gtcrn.is_file()):
+        raise UsageError("--gtcrn takes the ONNX file of GTCRN, for `rtgan bench generators`")
     about = machine()
     print(
         f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, numba {about['numba']}, "
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"\n{name}", flush=True)
             try:
                 module = importlib.import_module(f"rtgan.bench.{name}")
-                figures[name] = module.run()
+                figures[name] = module.run(**({"gtcrn": args.gtcrn} if args.gtcrn is not None else {}))
             except ImportError as problem:
                 figures[name] = {"skipped": f"{problem.name} is not installed"}
                 print(f"skipped: {problem.name} is not installed")

@@ -13,20 +13,27 @@ import json as json_module
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import types
 
+from rtgan.errors import RtganError
+from rtgan.generators import compile as compiler
 from rtgan.generators import library
 from rtgan.generators.compile import Net, compile
+from rtgan.generators.program import Program
 from rtgan.kernels.native import call_net, kernel
 
 _Frame = Callable[[], object]
 _ROUNDS = 40
 _ROUND_US = 3000.0
 _PACED_FRAMES = 1500
+_PACED_S = 20.0
 _PERIOD_S = 2.7e-3
+#: A period of 128 samples at 44.1 kHz, in which the answer of a model of sound has to be there.
+_BLOCK_US = 1e6 * 128 / 44100
 
 
 @kernel(types.void(types.int64, types.int64, types.int64, types.int64))
@@ -169,9 +176,13 @@ def _torchscript(module: Any, shapes: list[tuple[int, ...]]) -> _Frame:
     example, calls = torch.full(shapes[0], 0.1), []
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = jit.trace(module, (example, torch.zeros(shapes[1])), check_trace=False)
-        frozen = jit.freeze(traced)
-        calls = [_torch_frame(m, example, shapes[1:]) for m in (traced, frozen, jit.optimize_for_inference(frozen))]
+        traced = jit.trace(module, (example, *map(torch.zeros, shapes[1:])), check_trace=False)
+        forms = [traced]
+        if len(shapes) > 1:
+            # What keeps its past in buffers would lose it when frozen.
+            frozen = jit.freeze(traced)
+            forms += [frozen, jit.optimize_for_inference(frozen)]
+        calls = [_torch_frame(m, example, shapes[1:]) for m in forms]
 
     def seconds(frame: _Frame) -> float:
         start = time.perf_counter()
@@ -191,7 +202,7 @@ def _torch_frame(module: Any, example: Any, state_shapes: Sequence[tuple[int, ..
         with torch.inference_mode():
             out = module(example, *state)
             if state:
-                out, state[0] = out
+                out, *state[:] = out[: 1 + len(state)]
         return out
 
     for _ in range(5):
@@ -202,7 +213,7 @@ def _torch_frame(module: Any, example: Any, state_shapes: Sequence[tuple[int, ..
 def _onnx(module: Any, shapes: list[tuple[int, ...]]) -> _Frame:
     """The module in ONNX Runtime on one thread, and a call of it."""
     import onnx  # noqa: F401
-    import onnxruntime
+    import onnxruntime  # noqa: F401
     import torch
 
     file = io.BytesIO()
@@ -213,18 +224,30 @@ def _onnx(module: Any, shapes: list[tuple[int, ...]]) -> _Frame:
         export(
             module, examples, file, input_names=["frame", "state"], output_names=["out", "next"], dynamo=False
         )  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
-    feed = {"frame": np.full(shapes[0], 0.1, np.float32), "state": np.zeros(shapes[1], np.float32)}
+    return _Session(file.getvalue()).frame
 
-    def frame() -> object:
-        out, feed["state"] = session.run(None, feed)
+
+class _Session:
+    """A net in ONNX Runtime on one thread; its outputs but the first are its inputs but the first of the next frame."""
+
+    def __init__(self, data: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._feed = {i.name: np.zeros(i.shape, np.float32) for i in self._session.get_inputs()}
+        self._names = list(self._feed)
+        self._feed[self._names[0]] += np.float32(0.1)
+
+    def frame(self, values: Any = None) -> Any:
+        """Run once; ``values`` take the place of what goes in."""
+        if values is not None:
+            self._feed[self._names[0]] = values
+        out, *state = self._session.run(None, self._feed)
+        self._feed.update(zip(self._names[1:], state, strict=True))
         return out
-
-    frame()
-    return frame
 
 
 def _ours(net: Net) -> tuple[Callable[[int], object], np.ndarray[Any, Any]]:
@@ -258,17 +281,19 @@ def _medians(runs: dict[str, Callable[[int], object]]) -> dict[str, float]:
 
 
 def _paced(runs: dict[str, Callable[[int], object]]) -> dict[str, dict[str, float]]:
-    """Median and 99.9th percentile in microseconds, with a pause before each frame, the contestants taking turns."""
-    times = {name: np.zeros(_PACED_FRAMES) for name in runs}
+    """Percentiles in microseconds, with a pause before each frame, the contestants taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    begin = time.perf_counter()
     for k in range(_PACED_FRAMES):
+        if k > 1 and time.perf_counter() - begin > _PACED_S:
+            break
         for name, run in runs.items():
             time.sleep(_PERIOD_S / len(runs))
             start = time.perf_counter_ns()
             run(1)
-            times[name][k] = (time.perf_counter_ns() - start) / 1e3
-    return {
-        name: {"p50_us": float(np.median(t)), "p999_us": float(np.percentile(t, 99.9))} for name, t in times.items()
-    }
+            times[name].append((time.perf_counter_ns() - start) / 1e3)
+    points = {"p50_us": 50.0, "p99_us": 99.0, "p999_us": 99.9}
+    return {name: {p: float(np.percentile(t, q)) for p, q in points.items()} for name, t in times.items()}
 
 
 def _row(title: str, net: Net, peers: dict[str, _Frame], skipped: list[str], deviation: float) -> dict[str, Any]:
@@ -283,36 +308,91 @@ def _row(title: str, net: Net, peers: dict[str, _Frame], skipped: list[str], dev
     }  # fmt: skip
 
 
-def _net_row(title: str, make: Callable[[], tuple[Any, list[tuple[int, ...]]]]) -> dict[str, Any] | None:
+def _compiled(
+    module: Any, shapes: list[tuple[int, ...]], carry: tuple[tuple[int, int], ...]
+) -> tuple[Net, dict[str, float]]:
+    """A net, and the seconds it takes to be recorded and compiled, and to be had from the cache."""
     import torch
 
     from rtgan.generators.record import record
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        module, shapes = make()
-        net = compile(record(module, [torch.zeros(s) for s in shapes]), library.CARRY)
-        peers: dict[str, _Frame] = {}
-        skipped: list[str] = []
-        peers["TorchScript"] = _torchscript(module, shapes)
+    begin = time.perf_counter()
+    program = record(module, [torch.zeros(s) for s in shapes])
+    compile(program, carry, use_cache=False)
+    cold = time.perf_counter() - begin
+    net = compile(program, carry)
+    return net, {"compile_s": cold, "cached_ms": 1e3 * _from_cache(program, carry)}
+
+
+def _from_cache(program: Program, carry: tuple[tuple[int, int], ...]) -> float:
+    path = compiler.cache_path(program, carry)
+    begin = time.perf_counter()
+    found = compiler.read_cache(path)
+    spent = time.perf_counter() - begin
+    return spent if found is not None else float("nan")
+
+
+def _off(net: Net, shapes: list[tuple[int, ...]], expected: Callable[[Any], Any]) -> float:
+    """Largest distance from what is expected over 100 frames of noise, of the expected peak."""
+    rng, arena, found = np.random.default_rng(5), net.arena(), 0.0
+    for _ in range(100):
+        frame = rng.standard_normal(shapes[0]).astype(np.float32)
+        wanted = expected(frame)
+        net.inputs[0].of(arena)[...] = frame
+        net.run(arena)
+        found = max(found, float(np.abs(net.outputs[0].of(arena) - wanted).max() / np.abs(wanted).max()))
+    return found
+
+
+def _torch_answers(module: Any, shapes: list[tuple[int, ...]]) -> Callable[[Any], Any]:
+    import torch
+
+    state = [torch.zeros(s) for s in shapes[1:]]
+
+    def answer(frame: Any) -> Any:
+        with torch.inference_mode():
+            out = module(torch.from_numpy(frame), *state)
+            if state:
+                out, *state[:] = out
+        return out.numpy()
+
+    return answer
+
+
+def _carry(shapes: list[tuple[int, ...]]) -> tuple[tuple[int, int], ...]:
+    return tuple((k, k) for k in range(1, len(shapes)))
+
+
+def _net_row(title: str, make: Callable[[], tuple[Any, list[tuple[int, ...]]]]) -> dict[str, Any]:
+    """A net of tensors in and out, beside TorchScript and, where it has no state of its own, ONNX Runtime."""
+    module, shapes = make()
+    net, times = _compiled(module, shapes, _carry(shapes))
+    peers: dict[str, _Frame] = {"TorchScript": _torchscript(module, shapes)}
+    skipped: list[str] = []
+    if len(shapes) > 1:
         try:
             peers["ONNX Runtime"] = _onnx(module, shapes)
         except ImportError:
             skipped.append("ONNX Runtime")
-        state, found = torch.zeros(shapes[1]), 0.0
-        arena = net.arena()
-        for _ in range(100):
-            frame = torch.randn(shapes[0])
-            with torch.inference_mode():
-                expected, state = module(frame, state)
-            net.inputs[0].of(arena)[...] = frame.numpy()
-            net.run(arena)
-            gap = np.abs(net.outputs[0].of(arena) - expected.numpy()).max() / float(expected.abs().max())
-            found = max(found, float(gap))
-        return _row(title, net, peers, skipped, found)
-    finally:
-        torch.set_num_threads(threads)
+    off = _off(net, shapes, _torch_answers(make()[0], shapes))
+    row = {**_row(title, net, peers, skipped, off), **times}
+    if len(shapes) == 1:
+        row["share_of_128"] = row["paced"]["ours"]["p99_us"] / _BLOCK_US
+    return row
+
+
+def _gtcrn_row(file: Path) -> dict[str, Any]:
+    """GTCRN with the weights of a file, beside that file in ONNX Runtime, whose answers it has to give."""
+    from rtgan.bench import gtcrn
+
+    module = gtcrn.load(file)
+    net, times = _compiled(module, gtcrn.SHAPES, _carry(gtcrn.SHAPES))
+    data = file.read_bytes()
+    peers = {
+        "TorchScript": _torchscript(module, gtcrn.SHAPES),
+        "ONNX Runtime": _Session(data).frame,
+    }
+    return {**_row("GTCRN", net, peers, [], _off(net, gtcrn.SHAPES, _Session(data).frame)), **times}
 
 
 def _shipped_row(name: str) -> dict[str, Any]:
@@ -332,26 +412,45 @@ def _shipped_row(name: str) -> dict[str, Any]:
     return _row(f"shipped: {name}", loaded.net, peers, skipped, library.deviation(loaded) or 0.0)
 
 
-def run(json: bool = False) -> list[dict[str, Any]]:
+def run(json: bool = False, gtcrn: Path | None = None) -> list[dict[str, Any]]:
     """Measure, print a table (or JSON), and return the rows.
+
+    Parameters
+    ----------
+    json : bool
+    gtcrn : Path, optional
+        The published streaming ONNX file of GTCRN, to be compared with.
 
     Returns
     -------
     list of dict
-        ``net``, ``ours_us`` and ``peers_us`` (median of a frame, hot), ``times_faster``, ``paced`` (p50 and p99.9
-        with a pause before each frame), ``deviation_of_peak`` from TorchScript, ``skipped`` peers, and what the
-        compiler says of the net.
+        ``net``, ``ours_us`` and ``peers_us`` (median of a frame, hot), ``times_faster``, ``paced`` (percentiles
+        with a pause before each frame), ``deviation_of_peak`` from TorchScript (GTCRN: from ONNX Runtime),
+        ``compile_s`` from the module and ``cached_ms`` from the cache, ``share_of_128`` (p99 of a paced frame in
+        periods of 128 samples at 44.1 kHz), ``skipped`` peers, and what the compiler says of the net.
     """
     rows = []
     try:
-        import torch  # noqa: F401
-
-        for title, make in (("two GRUs of 256", _wide_net), ("many small layers", _many_layer_net)):
-            row = _net_row(title, make)
-            if row is not None:
-                rows.append(row)
+        import torch
     except ImportError:
-        pass
+        if gtcrn is not None:
+            raise RtganError("--gtcrn needs torch and onnxruntime: pip install 'rtgan[torch,eval]'") from None
+    else:
+        from rtgan.bench import autoencoders
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            if gtcrn is not None:
+                rows.append(_gtcrn_row(gtcrn))
+            for title, make in (
+                ("two GRUs of 256", _wide_net), ("many small layers", _many_layer_net),
+                ("BRAVE's size, 128", autoencoders.brave), ("small RAVE's size, 2048", autoencoders.small_rave),
+                ("RAVE v2's size, 2048", autoencoders.rave),
+            ):  # fmt: skip
+                rows.append(_net_row(title, make))
+        finally:
+            torch.set_num_threads(threads)
     rows += [_shipped_row(name) for name in library.names()]
     if json:
         print(json_module.dumps(rows))
@@ -363,10 +462,18 @@ def run(json: bool = False) -> list[dict[str, Any]]:
 def _table(rows: list[dict[str, Any]]) -> None:
     print("one frame, us (median; paced: after a pause of 2.7 ms)")
     for row in rows:
-        peers = ", ".join(f"{n} {us:.0f} ({row['times_faster'][n]:.1f}x)" for n, us in row["peers_us"].items())
-        paced = row["paced"]["ours"]
-        print(f"{row['net']:26} ours {row['ours_us']:7.1f}   {peers}")
-        print(f"{'':26} paced p50 {paced['p50_us']:.1f}, p99.9 {paced['p999_us']:.1f}", end="")
-        print(f"   {row['operations']} operations in {row['steps']} steps, off by {row['deviation_of_peak']:.1e}")
+        paced, ours = row["paced"], row["paced"]["ours"]
+        hot = [f"{n} {us:.0f} ({row['times_faster'][n]:.1f}x)" for n, us in row["peers_us"].items()]
+        cold = [f"{n} {paced[n]['p50_us']:.0f} ({paced[n]['p50_us'] / ours['p50_us']:.1f}x)" for n in row["peers_us"]]
+        lines = [
+            f"{row['net']:26} ours {row['ours_us']:7.1f}   {', '.join(hot)}",
+            f"paced {ours['p50_us']:.1f}, p99 {ours['p99_us']:.1f}, p99.9 {ours['p999_us']:.1f}   {', '.join(cold)}",
+            f"{row['operations']} operations in {row['steps']} steps, off by {row['deviation_of_peak']:.1e}",
+        ]
+        if "compile_s" in row:
+            lines.append(f"recorded and compiled in {row['compile_s']:.1f} s, from the cache {row['cached_ms']:.0f} ms")
+        if "share_of_128" in row:
+            lines.append(f"p99 is {100 * row['share_of_128']:.0f} % of 128 samples at 44.1 kHz")
         if row["skipped"]:
-            print(f"{'':26} not measured: {', '.join(row['skipped'])}")
+            lines.append(f"not measured: {', '.join(row['skipped'])}")
+        print(f"\n{'':27}".join(lines))

@@ -386,7 +386,7 @@ def _may_be_real_time() -> bool:
 
 
 @contextmanager
-def server(rig: Rig, period: int) -> Iterator[dict[str, str]]:
+def server(rig: Rig, period: int, real_time: bool = True) -> Iterator[dict[str, str]]:
     """A private JACK server without hardware; gives the environment in which it is found."""
     jackd = shutil.which("jackd")
     if jackd is None:
@@ -395,9 +395,9 @@ def server(rig: Rig, period: int) -> Iterator[dict[str, str]]:
     env = {**os.environ, "JACK_DEFAULT_SERVER": name, "JACK_NO_AUDIO_RESERVATION": "1"}
     env["PYTHONPATH"] = os.pathsep.join(p for p in (str(_ROOT), os.environ.get("PYTHONPATH")) if p)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    real_time = ["-R", "-P", "70"] if _may_be_real_time() else ["-r"]
+    scheduling = ["-R", "-P", "70"] if real_time and _may_be_real_time() else ["-r"]
     process = subprocess.Popen(
-        [jackd, "-n", name, *real_time, "--timeout", "5000", "-d", "dummy", "-r", str(RATE_HZ), "-p", str(period)],
+        [jackd, "-n", name, *scheduling, "--timeout", "5000", "-d", "dummy", "-r", str(RATE_HZ), "-p", str(period)],
         env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -26,6 +26,7 @@ from rtgan.control.jack import MOST_INPUTS, NO_LIBRARY, JackMidi
 from rtgan.control.mapping import FILE_NAME, FILE_PORT, PANEL_NAME, PANEL_PORT, routes
 from rtgan.control.midi import CLOCK, CONTINUE, START, STOP, Message
 from rtgan.control.ports import Polled
+from rtgan.control.reflex import Reflex
 from rtgan.engine import Engine
 from rtgan.errors import RtganError
 from rtgan.events import Record
@@ -164,7 +165,9 @@ class Desk:
         for listener in (self._heard, self.comparison.heard, self.history.heard):
             self.host.listen(listener)
         self._reload.__enter__()
-        for target, name in ((self._poll, "rtgan-midi"), (self._perform, "rtgan-actions")):
+        reflex = Reflex(self.host, self.act, self._halt)
+        works = ((self._poll, "rtgan-midi"), (self._perform, "rtgan-actions"), (reflex.run, "rtgan-rules"))
+        for target, name in works:
             thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -389,11 +392,11 @@ class Desk:
     def act(self, action: str, value: float = 1.0) -> None:
         """Do something that takes its time, one after the other, in a thread of its own. Any thread.
 
-        ``load NAME``, ``next``, ``previous``, ``record`` (value from 0.5 on: begin), ``marker``, ``snapshot`` (its
-        number), ``morph`` (0 to 100 per cent of the way to the preset that the present one names), ``compare`` (from
-        0.5 on: B), ``copy``, ``match`` (from 0.5 on: at one loudness), ``undo``, ``redo``, ``panic``, ``chain CHANGE
-        POSITION NAME`` (see `rtgan.chain.change`); ``flip record``, ``flip compare`` and ``flip match`` do the opposite
-        of what is.
+        ``load NAME``, ``next``, ``previous``, ``record`` (value from 0.5 on: begin), ``marker NAME`` (by default a
+        number), ``snapshot`` (its number), ``morph`` (0 to 100 per cent of the way to the preset that the present one
+        names), ``compare`` (from 0.5 on: B), ``copy``, ``match`` (from 0.5 on: at one loudness), ``undo``, ``redo``,
+        ``panic``, ``chain CHANGE POSITION NAME`` (see `rtgan.chain.change`); ``flip record``, ``flip compare`` and
+        ``flip match`` do the opposite of what is.
         """
         if action:
             self._work.put((action, value))
@@ -452,7 +455,7 @@ class Desk:
             else:
                 host.stop_recording()
         elif name == "marker":
-            host.mark()
+            host.mark(rest)
         elif name == "snapshot":
             self._scenes.snapshot(round(value))
         elif name == "morph":

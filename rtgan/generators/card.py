@@ -10,6 +10,7 @@ import binascii
 import io
 import json
 import math
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,7 @@ from rtgan.generators.files import sha256_of
 
 SCHEMA = 1
 _LARGEST = 1 << 26
+_LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def _text(low: int = 1, high: int = 2000) -> tuple[Any, str]:
@@ -63,12 +65,16 @@ _PLAYING: dict[str, tuple[Any, str]] = {
                 "a list of timbres with " + ", ".join(("name", "sustains", "release_ms", "lowest", "highest",
                                                        "level_db", "dynamics_db"))),
 }  # fmt: skip
-#: What a codec (task "codec") says instead: rows in and out, the latter with the numbers that are quantised in front.
-_CODING: dict[str, tuple[Any, str]] = {
-    "inputs": _number(2, 4096),
-    "outputs": _number(2, 4096),
-    "latents": _number(1, 1024),
-}
+#: What a model that fills gaps (task "repair") says instead.
+_REPAIRING: dict[str, tuple[Any, str]] = {"inputs": _number(1, 4096), "outputs": _number(1, 4096)}
+#: What a codec (task "codec") says: rows as well, the answer's with the numbers that are quantised in front.
+_CODING = _REPAIRING | {"latents": _number(1, 1024)}
+#: What a model that recognises sounds (task "tags") says besides.
+_TELLING: dict[str, tuple[Any, str]] = {
+    "labels": ((lambda v: isinstance(v, list) and 1 <= len(v) <= 1000 and len(set(map(str, v))) == len(v)
+                and all(isinstance(t, str) and _LABEL.fullmatch(t) for t in v)),
+               "a list of different names of letters, digits and _"),
+}  # fmt: skip
 _OPTIONAL: dict[str, tuple[Any, str]] = {
     "parameters": _number(0, 10**12),
     "macs_per_frame": _number(0, 10**12),
@@ -138,9 +144,13 @@ class Card:
         Algorithmic latency, at ``sample_rate_hz``.
     channels, state_size : int
     timbres : tuple of Timbre
-    inputs, outputs, latents : int
-        Of a model of rows: their sizes, and how many numbers at the end of an input row tell notes of the same pitch
-        and velocity apart (task "synth") or are what is transmitted (task "codec"); 0 for others.
+    inputs, outputs : int
+        Size of the rows of a model that takes no spectra, tasks "synth", "repair" and "codec"; 0 for others.
+    latents : int
+        Of a model that plays notes: how many numbers at the end of an input row tell notes of the same pitch and
+        velocity apart; of a codec: how many are quantised for a packet; 0 for others.
+    labels : tuple of str
+        Of a model that recognises sounds, task "tags": what its probabilities are of; empty for others.
     sha256 : str
         Of the whole file.
     fields : mapping
@@ -164,6 +174,7 @@ class Card:
     inputs: int = 0
     outputs: int = 0
     latents: int = 0
+    labels: tuple[str, ...] = ()
     sha256: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -174,7 +185,7 @@ class Card:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of what ``forward`` takes: a frame or row and a state of one channel; a row of what is played."""
+        """Shapes of what ``forward`` takes: a frame or a row and a state, or a row of what is played."""
         if self.timbres:
             return [(1, self.inputs)]
         return [(1, self.inputs) if self.inputs else (1, 2, self.bins), (1, self.state_size)]
@@ -182,9 +193,9 @@ class Card:
     @property
     def answers(self) -> list[tuple[int, ...]]:
         """Shapes of what ``forward`` gives."""
-        if self.timbres:
-            return [(1, self.outputs)]
-        return [(1, self.outputs), (1, self.state_size)] if self.inputs else self.shapes
+        if self.labels:
+            return [(1, len(self.labels)), (1, self.state_size)]
+        return [(1, self.outputs), *self.shapes[1:]] if self.inputs else self.shapes
 
 
 def parse_card(data: Any, where: str, sha256: str = "") -> Card:
@@ -197,7 +208,8 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
     """
     if not isinstance(data, dict):
         raise RtganError(f"the card of {where} is not a table")
-    required = _REQUIRED | {"synth": _PLAYING, "codec": _CODING}.get(str(data.get("task")), _SPECTRAL)
+    own = {"synth": _PLAYING, "codec": _CODING, "repair": _REPAIRING, "tags": _SPECTRAL | _TELLING}
+    required = _REQUIRED | own.get(str(data.get("task")), _SPECTRAL)
     for key, (valid, allowed) in required.items():
         if key not in data:
             raise RtganError(f"the card of {where} lacks '{key}'")
@@ -207,12 +219,14 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
         if key in data and not valid(data[key]):
             raise RtganError(f"the card of {where} has {key} = {_shown(data[key])}; allowed is {allowed}")
     named = {k: data[k] for k in required if k != "schema"}
+    if "labels" in named:
+        named["labels"] = tuple(named["labels"])
     if "timbres" in named:
         named["timbres"] = tuple(Timbre(*(t[k] for k in _TIMBRE)) for t in named["timbres"])
         if data["inputs"] != 3 + len(named["timbres"]) + data["latents"]:
             raise RtganError(f"the card of {where} needs inputs = 3 + timbres + latents")
         return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
-    if data["task"] == "codec":
+    if "inputs" in named:
         return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))
     if data["hop_samples"] > data["synthesis_samples"] or data["synthesis_samples"] > data["n_fft"]:
         raise RtganError(f"the card of {where} needs hop_samples <= synthesis_samples <= n_fft")
@@ -293,6 +307,7 @@ def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float
         if shape[1:] != (card.inputs,) or vector["output"].shape != (len(vector["input"]), card.outputs):
             raise RtganError(f"the test vector of {path} has shape {shape}; expected is (rows, {card.inputs})")
         return vector
-    if len(shape) != 3 or math.prod(shape) == 0 or shape[1:] != (2, card.bins) or vector["output"].shape != shape:
+    told = (shape[0], len(card.labels)) if card.labels else shape
+    if len(shape) != 3 or math.prod(shape) == 0 or shape[1:] != (2, card.bins) or vector["output"].shape != told:
         raise RtganError(f"the test vector of {path} has shape {shape}; expected is (frames, 2, {card.bins})")
     return vector

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import io
 import json
-import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -101,7 +100,7 @@ class Net:
         self.address = self._loaded.address("run")
         self.initial_arena = aligned(arena)
         self.arena_floats = arena.size
-        self.weights = aligned(weights)
+        self.weights = weights if weights.ctypes.data % 64 == 0 else aligned(weights)
         self.inputs, self.outputs = inputs, outputs
         self.report = report
         self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self.address)
@@ -148,13 +147,21 @@ class _Builder:
                 first.setdefault(v.storage, k)
                 last[v.storage] = k
         outside = {v.storage for v in (*self.low.inputs, *self.low.outputs)}
+        # Of what lasts from run to run only what is ever touched is kept: caches have rows for many streams.
+        self.used: dict[int, tuple[int, int]] = {}
+        for step in self.low.steps:
+            for v in (*step.ins, *step.outs):
+                if self.low.memory[v.storage].kind == "state" and v.storage not in outside and v.size:
+                    low, high = v.span()
+                    before = self.used.get(v.storage, (low, high))
+                    self.used[v.storage] = min(low, before[0]), max(high, before[1])
         kept = [
             s for s, m in enumerate(self.low.memory)
             if s in outside or (s in first and m.kind != "const" and (m.kind != "temp" or m.data is not None))
         ]  # fmt: skip
         position = 0
         for s in kept:
-            self.place[s] = position
+            self.place[s] = position - self.used.get(s, (0, 0))[0]
             position += self._room(s)
         top = start = position
         busy: list[tuple[int, int, int]] = []
@@ -176,7 +183,8 @@ class _Builder:
         self.arena_size = top
 
     def _room(self, storage: int) -> int:
-        return -(-max(1, self.low.memory[storage].size) // _ALIGN) * _ALIGN
+        low, high = self.used.get(storage, (0, max(1, self.low.memory[storage].size) - 1))
+        return -(-(high + 1 - low) // _ALIGN) * _ALIGN
 
     def initial(self) -> Floats:
         """The arena before the first run."""
@@ -184,7 +192,8 @@ class _Builder:
         for s, at in self.place.items():
             data = self.low.memory[s].data
             if data is not None:
-                arena[at : at + data.size] = data
+                low, high = self.used.get(s, (0, data.size - 1))
+                arena[at + low : at + high + 1] = data[low : high + 1]
         return arena
 
     def weight(self, values: Floats) -> str:
@@ -458,7 +467,7 @@ def _generator_hash() -> str:
     """Hash of the sources that decide what code a program becomes."""
     total = hashlib.sha256()
     here = Path(__file__).resolve().parent
-    files = [here / f"{n}.py" for n in ("compile", "fuse", "lowering", "operations", "program")]
+    files = [here / f"{n}.py" for n in ("chance", "compile", "fuse", "lowering", "operations", "program")]
     files += sorted((here.parent / "kernels").glob("nn*.py"))
     for path in files:
         total.update(path.name.encode() + path.read_bytes())
@@ -478,28 +487,36 @@ def cache_path(program: Program, carry: Sequence[tuple[int, int]], machine: Mach
 
 
 def _write_cache(path: Path, code: bytes, arena: Floats, weights: Floats, head: dict[str, Any]) -> None:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("head.json", json.dumps(head))
-        archive.writestr("code.o", code)
-        archive.writestr("arena", arena.tobytes())
-        archive.writestr("weights", weights.tobytes())
+    """One file: the length of its head, the head, and behind it code, arena and weights from 64-byte borders on."""
+    parts = [code, arena.tobytes(), weights.tobytes()]
+    text = json.dumps({**head, "sizes": [len(p) for p in parts], "check": zlib.crc32(parts[0] + parts[1])}).encode()
+    out = bytearray(len(text).to_bytes(8, "little") + text)
+    for part in parts:
+        out += bytes(-len(out) % 64) + part
     try:
-        write_atomically(path, out.getvalue())
+        write_atomically(path, bytes(out))
     except OSError:
         # A cache that cannot be written costs time at the next start and nothing else.
         return
 
 
-def _read_cache(path: Path) -> Net | None:
+def read_cache(path: Path) -> Net | None:
+    """A net from its file, whose weights stay there until they are read; None for a file that is none."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            head = json.loads(archive.read("head.json"))
-            arena = np.frombuffer(archive.read("arena"), np.float32)
-            weights = np.frombuffer(archive.read("weights"), np.float32)
-            inputs, outputs = ([Place(*p) for p in head[k]] for k in ("inputs", "outputs"))
-            return Net(archive.read("code.o"), arena, weights, inputs, outputs, head["report"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, RuntimeError):
+        data = np.memmap(path, np.uint8, "r")
+        at = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        head = json.loads(data[8:at].tobytes())
+        parts = []
+        for size in head["sizes"]:
+            at += -at % 64
+            parts.append(data[at : at + size])
+            at += size
+        if at != len(data) or zlib.crc32(parts[0].tobytes() + parts[1].tobytes()) != head["check"]:
+            return None
+        arena, weights = (np.asarray(p).view(np.float32) for p in parts[1:])
+        inputs, outputs = ([Place(*p) for p in head[k]] for k in ("inputs", "outputs"))
+        return Net(parts[0].tobytes(), arena, weights, inputs, outputs, head["report"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 
 
@@ -525,7 +542,7 @@ def compile(
     """
     machine = machine or Machine.host()
     path = cache_path(program, carry, machine) if use_cache else None
-    if path is not None and (found := _loaded.get(path) or _read_cache(path)) is not None:
+    if path is not None and (found := _loaded.get(path) or read_cache(path)) is not None:
         _loaded[path] = found
         return found
     low = _lower(program, carry, machine)

@@ -83,6 +83,11 @@ def _resolve(name: str | Path) -> Path:
     return path
 
 
+def card_of(name: str | Path) -> Card:
+    """The card of a model by path or shipped name; `RtganError` where there is none."""
+    return read_card(_resolve(name))
+
+
 def load(name: str | Path) -> Loaded:
     """Load a model by path or shipped name [main thread].
 
@@ -235,10 +240,11 @@ def facts(path: Path, card: Card) -> list[tuple[str, str]]:
         rows.append(("frame", f"{card.hop_samples} samples ({hop_ms:.2f} ms), {card.latents} latents"))
         held = {True: "held", False: "dying away"}
         rows += [("timbre", f"{t.name} ({held[t.sustains]}), notes {t.lowest} to {t.highest}") for t in card.timbres]
-    else:
+    elif card.n_fft:
         frame = f"{card.n_fft} samples, hop {card.hop_samples} ({hop_ms:.2f} ms), synthesis {card.synthesis_samples}"
         latency = f"{card.latency_samples} samples ({latency_ms:.2f} ms), look-ahead {card.lookahead_frames} frames"
         rows += [("frame", frame), ("latency", latency), ("state", f"{card.state_size} values")]
+        rows += [("labels", ", ".join(card.labels))] if card.labels else []
     more: list[tuple[str, str, Callable[[object], str]]] = [
         ("parameters", "parameters", lambda v: f"{v:,}"),
         ("macs_per_frame", "work", lambda v: f"{v:,} multiply-adds a frame"),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtgan.errors import RtganError
+from rtgan.errors import NotLowered
 from rtgan.generators.program import Program, View, row_major
 
 Floats = NDArray[np.float32]
@@ -53,7 +53,7 @@ class Memory:
     data: Floats | None = None
 
 
-class Unsupported(RtganError):
+class Unsupported(NotLowered):
     """An operation, or one of its options, has no lowering."""
 
 
@@ -154,6 +154,11 @@ class Lowering:
         view = self.temporary(shape)
         self.memory[view.storage].data = np.zeros(view.size, np.float32)
         return view
+
+    def kept(self, values: Floats) -> View:
+        """A view of new memory that holds these bits before the first run and lasts from run to run."""
+        self.memory.append(Memory(values.size, "state", values))
+        return View(len(self.memory) - 1, 0, values.shape, row_major(values.shape))
 
     def is_constant(self, view: View) -> bool:
         """Whether a view's values are known now."""

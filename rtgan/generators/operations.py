@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtgan.generators import chance
 from rtgan.generators.lowering import (
     Floats,
     Lowering,
@@ -460,6 +461,21 @@ def _nearest(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
         )
         source = insert(source, at + 1)
     low.copy(target, source)
+
+
+@_op("chance")
+def _chance(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
+    count = out[0].size
+    target = View(out[0].storage, out[0].offset, (count,), (1,))
+    if not out[0].contiguous:
+        raise Unsupported("random values in a strided tensor are not known")
+    states = []
+    for k in range(2 if a["kind"] == "normal" else 1):
+        words = chance.begin(a["seed"], 2 * a["number"] + k, count)
+        state = low.kept(words.view(np.float32))
+        low.map(state, "xorshift", state)
+        states.append(state)
+    low.map(target, a["kind"], *states)
 
 
 # -- products ----------------------------------------------------------------------------------------------------

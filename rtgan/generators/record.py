@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rtgan.errors import RtganError
+from rtgan.errors import NotLowered, RtganError
+from rtgan.generators import chance
 from rtgan.generators.operations import SUPPORTED
 from rtgan.generators.program import Program, Storage, View
 
@@ -157,8 +158,14 @@ _COMPOSED: dict[str, Callable[[dict[str, Any]], Any]] = {
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collect the operations that depend on the inputs or on mutable state."""
 
-    def __init__(self) -> None:
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """What this would keep out is never there, and keeping it out costs the import of a compiler: a second."""
+        return False
+
+    def __init__(self, seed: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.seed, self.draws = seed, 0
         self.ops: list[dict[str, Any]] = []
         self.storages: list[Storage] = []
         self.chunks: list[np.ndarray[Any, Any]] = []
@@ -169,6 +176,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.tainted: set[int] = set()
         self.exported: dict[int, int] = {}
         self.written: set[int] = set()
+        #: Storages made in this run, and those written that were there before it, as they were.
+        self.fresh: set[int] = set()
+        self.hidden: dict[int, tuple[Tensor, Tensor]] = {}
         self.reason: str | None = None
 
     # -- memory
@@ -218,6 +228,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # -- operations
 
+    def draw(self, name: str, made: Tensor) -> Tensor:
+        """Random values, which the program draws by itself."""
+        if made.dtype != torch.float32 or not made.is_contiguous():
+            raise self.refuse(f"the operation aten::{name} draws other random values than float32 in order")
+        self.declare(made, "temp")
+        arguments = {"kind": chance.KINDS[name], "seed": self.seed, "number": self.draws}
+        self.ops.append({"op": "chance", "args": arguments, "out": [self.view(made).json()], "at": ""})
+        self.draws += 1
+        return made
+
     def refuse(self, reason: str) -> _Refused:
         """Remember why: TorchScript's interpreter loses the exception's text."""
         self.reason = reason
@@ -261,6 +281,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if a.alias_info is not None and a.alias_info.is_write and isinstance(given.get(a.name), Tensor)
         ]
         depends = any(self.key(t) in self.tainted for t in tensors)
+        if name in chance.KINDS and self.seed is not None:
+            return self.draw(name, func(*call, **options))
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_still(name, given):
             raise self.refuse(f"the operation aten::{name} is random")
         if depends and name in _READS:
@@ -270,6 +292,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.written.add(self.key(t))
                 self.exported.pop(self.key(t), None)
             result = func(*call, **options)
+            made = [r for r in (result if isinstance(result, (list, tuple)) else [result]) if isinstance(r, Tensor)]
+            self.fresh |= {int(r.untyped_storage()._cdata) for r in made} - self.of.keys()
+            for r in made:
+                self.key(r)
             if name in _EMPTY:
                 result.zero_()
             return result
@@ -286,6 +312,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for t in targets:
             self.written.add(self.key(t))
             if self.key(t) not in self.tainted:
+                if self.key(t) not in self.fresh:
+                    flat = torch.empty(0, dtype=t.dtype).set_(t.untyped_storage())
+                    self.hidden[self.key(t)] = flat, flat.clone()
                 # Written for the first time: until now it was a constant, which each run must find again.
                 kept = View(self.declare(t, "const"), 0, (self.whole(t).size,), (1,))
                 del self.exported[self.key(t)]
@@ -344,9 +373,9 @@ def _flat(result: Any) -> list[Any]:
 
 
 def _run(
-    module: Any, examples: Sequence[Tensor], mutable: set[str]
+    module: Any, examples: Sequence[Tensor], mutable: set[str], seed: int | None, hidden: Sequence[Tensor] = ()
 ) -> tuple[_Recorder, list[View], list[View], set[str], dict[str, Tensor]]:
-    recorder = _Recorder()
+    recorder = _Recorder(seed)
     inputs = [t.detach().clone().contiguous() for t in examples]
     tensors = _state_tensors(module)
     with torch.inference_mode():
@@ -357,6 +386,8 @@ def _run(
         for name in sorted(mutable):
             if recorder.key(tensors[name]) not in recorder.tainted:
                 recorder.declare(tensors[name], "state")
+        for t in hidden:
+            recorder.declare(t, "state")
         try:
             with recorder:
                 result = module(*inputs)
@@ -366,12 +397,12 @@ def _run(
                 raise RtganError(
                     f"the generator fails on its example input: {str(error).strip().splitlines()[-1]}"
                 ) from error
-            raise RtganError(f"the generator cannot be lowered: {reason}{_explain(error)}") from error
+            raise NotLowered(f"the generator cannot be lowered: {reason}{_explain(error)}") from error
         results = _flat(result)
         outputs = []
         for k, r in enumerate(results):
             if not isinstance(r, Tensor) or r.dtype != torch.float32:
-                raise RtganError(f"the generator cannot be lowered: output {k} is not a float32 tensor")
+                raise NotLowered(f"the generator cannot be lowered: output {k} is not a float32 tensor")
             outputs.append(recorder.view(r))
         changed = set()
         for name, after in _state_tensors(module).items():
@@ -381,7 +412,7 @@ def _run(
             changed.add(name)
             if name in mutable:
                 if after.shape != before.shape:
-                    raise RtganError(f"the generator cannot be lowered: its buffer {name} changes shape")
+                    raise NotLowered(f"the generator cannot be lowered: its buffer {name} changes shape")
                 arguments = {"self": {"t": recorder.view(before).json()}, "src": {"t": recorder.view(after).json()}}
                 recorder.ops.append({"op": "copy", "args": arguments, "out": [recorder.view(before).json()], "at": ""})
     touched = changed | {n for n, t in tensors.items() if recorder.key(t) in recorder.written}
@@ -389,8 +420,9 @@ def _run(
 
 
 def record(
-    module: Any, example_inputs: Sequence[Tensor], source: str = "", meta: dict[str, Any] | None = None
-) -> Program:
+    module: Any, example_inputs: Sequence[Tensor], source: str = "", meta: dict[str, Any] | None = None,
+    seed: int | None = None,
+) -> Program:  # fmt: skip
     """Record ``module(*example_inputs)`` as a program [main thread; needs torch].
 
     Parameters
@@ -403,6 +435,8 @@ def record(
         SHA-256 of the file it came from.
     meta : dict
         Plain JSON kept with the program.
+    seed : int, optional
+        Allows random values; the program draws its own, which begin here.
 
     Raises
     ------
@@ -430,20 +464,33 @@ def record(
         torch.jit.optimized_execution(False) if hasattr(torch.jit, "optimized_execution") else contextlib.nullcontext()
     ):
         # The first run finds which buffers the module writes; the others treat those as state from the start.
-        _, _, _, touched, objects = _run(module, example_inputs, set())
+        found, _, _, touched, objects = _run(module, example_inputs, set(), seed)
+        named = {int(t.untyped_storage()._cdata) for t in objects.values()}
+        # What it writes in place and keeps under no name is state all the same.
+        hidden = {k: pair for k, pair in found.hidden.items() if k not in named}
+
+        def again_from(values: Sequence[Tensor]) -> tuple[_Recorder, list[View], list[View]]:
+            restore(touched, objects)
+            with torch.inference_mode():
+                for now, before in hidden.values():
+                    now.copy_(before)
+            made, into, out, _, _ = _run(module, values, touched, seed, [now for now, _ in hidden.values()])
+            return made, into, out
+
+        first, inputs, outputs = again_from(others[0])
+        second, _, again = again_from(others[1])
         restore(touched, objects)
-        first, inputs, outputs, _, objects = _run(module, others[0], touched)
-        restore(touched, objects)
-        second, _, again, _, objects = _run(module, others[1], touched)
-        restore(touched, objects)
+        with torch.inference_mode():
+            for now, before in hidden.values():
+                now.copy_(before)
     if first.ops != second.ops or outputs != again or first.storages != second.storages:
-        raise RtganError(
+        raise NotLowered(
             "the generator cannot be lowered: its course depends on the data (two inputs, two different records)"
         )
     weights = np.concatenate(first.chunks) if first.chunks else np.zeros(0, np.float32)
     weights_again = np.concatenate(second.chunks) if second.chunks else np.zeros(0, np.float32)
     if not np.array_equal(weights, weights_again, equal_nan=True):
-        raise RtganError("the generator cannot be lowered: it keeps hidden state or random values outside its buffers")
+        raise NotLowered("the generator cannot be lowered: it keeps hidden state or random values outside its buffers")
     program = Program(first.ops, first.storages, inputs, outputs, weights, source, dict(meta or {}))
     program.check()
     return program

@@ -89,6 +89,18 @@ def devices() -> list[Device]:
     ]
 
 
+def period_samples(device: Device | None) -> int:
+    """Samples of a call of a device that chooses them itself, as far as it tells: JACK ports are as late as a period.
+
+    0 where nothing is known.
+    """
+    if device is None or "JACK" not in device.api:
+        return 0
+    about = _sounddevice().query_devices(device.index)
+    late = about["default_low_input_latency" if device.inputs else "default_low_output_latency"]
+    return max(0, round(float(late) * device.rate_hz))
+
+
 def refresh() -> None:
     """Look for devices anew; no stream may be open. PortAudio makes its list once, when it begins."""
     sd = _sounddevice()

@@ -270,6 +270,9 @@ class Take:
 
     Attributes
     ----------
+    channels : int
+    capacity_frames : int
+        What one file holds; may be lowered before anything is written.
     parts : list of Path
         The files so far.
     problem : str or None
@@ -290,8 +293,8 @@ class Take:
         self._path, self._infix = path, infix
         self._kind = _Wav if path.suffix.lower() == ".wav" else _Flac
         self._errors: tuple[type[BaseException], ...] = (soundfile.SoundFileError, OSError, RuntimeError)
-        self._rate, self._channels = sample_rate_hz, channels
-        self._capacity = self._kind.capacity_frames(limit_bytes, channels)
+        self._rate, self.channels = sample_rate_hz, channels
+        self.capacity_frames = self._kind.capacity_frames(limit_bytes, channels)
         self.problem: str | None = None
         self.frames = 0
         self.parts: list[Path] = []
@@ -306,12 +309,12 @@ class Take:
         number = f"-{len(self.parts) + 1}" if self.parts else ""
         self.parts.append(self._path.with_name(f"{self._path.stem}{number}{self._infix}{self._path.suffix}"))
         keep_older(self.parts[-1])
-        return self._kind(self.parts[-1], self._rate, self._channels)
+        return self._kind(self.parts[-1], self._rate, self.channels)
 
     def append(self, frames: NDArray[np.float32]) -> None:
         """Add frames, (frames, channels). After a failure (`problem`) the rest is let go."""
         while len(frames) and self.problem is None:
-            room = self._capacity - (self.frames - self._begin)
+            room = self.capacity_frames - (self.frames - self._begin)
             piece, frames = frames[:room], frames[room:]
             self._try(lambda piece=piece: self._file.write(piece))  # type: ignore[misc]
             self.frames += len(piece)
@@ -334,7 +337,7 @@ class Take:
 
     def _mark(self) -> None:
         own = [(frame - self._begin, name) for frame, name in sorted(self._markers)]
-        own = [(frame, name) for frame, name in own if 0 <= frame < self._capacity]
+        own = [(frame, name) for frame, name in own if 0 <= frame < self.capacity_frames]
         if own:
             self._file.mark(own)
 

@@ -461,12 +461,11 @@ class _Told:
         if before is not None and self._playing is preset:
             return before
         self._playing = preset
-        entries = zip(presets.labels(preset.chain), preset.chain, strict=True)
-        options = {label: entry.options for label, entry in entries}
+        entries = dict(zip(presets.labels(preset.chain), preset.chain, strict=True))
         strips = [
-            {"label": label, "plugin": plugin.name, "description": plugin.description,
-             "options": options.get(label, {}), "params": {k: _param(p) for k, p in params.items()},
-             "card": _card(plugin)}
+            {"label": label, "plugin": _title(entries.get(label), plugin.name), "description": plugin.description,
+             "options": entries[label].options if label in entries else {},
+             "params": {k: _param(p) for k, p in params.items()}, "card": _card(plugin)}
             for label, plugin, params in host.strips
         ]  # fmt: skip
         return {
@@ -766,6 +765,13 @@ def _addable() -> list[dict[str, str]]:
         if chain.stands_alone(plugin):
             found.append({"id": name, "name": plugin.name, "description": plugin.description})
     return sorted(found, key=lambda plugin: plugin["name"].lower())
+
+
+def _title(entry: presets.Entry | None, name: str) -> str:
+    """What a plugin is called on the page: with the strip it stands in, a fader by the strip's name alone."""
+    if entry is None or not entry.strip:
+        return name
+    return entry.strip if entry.inputs else f"{entry.strip}: {name}"
 
 
 def _card(plugin: Plugin) -> list[tuple[str, str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
-from rtgan.errors import UsageError
+from rtgan.errors import NotLowered, UsageError
 from rtgan.generators import blocks, card, library
 from rtgan.generators.compile import compile
 from rtgan.params import Param, ParamSet
@@ -19,7 +20,7 @@ from rtgan.worker.node import LEAST_MARGIN
 from rtgan.worker.spec import Spec
 
 _LATE = ("dry", "silence")
-_RUN = ("auto", "worker")
+_RUN = ("auto", "native", "worker")
 _variants: dict[tuple[str, ...], type[Plugin]] = {}
 
 
@@ -38,8 +39,9 @@ class Model(Plugin):
         ``name low high; ...`` of parameters whose range no file tells.
     late : {"dry", "silence"}
         What is heard where an answer is missing.
-    run : {"auto", "worker"}
-        Whether it may run on the audio thread itself, where that is possible.
+    run : {"auto", "native", "worker"}
+        Whether it becomes machine code where it can, and runs on the audio thread itself where it is fast enough. With
+        ``native`` its attributes stay as they are set when it is loaded, and are no parameters.
     block_samples, margin_samples, rate_hz, seed, threads : str
         See `settings`.
     """
@@ -54,7 +56,7 @@ class Model(Plugin):
             Param("block_samples", "Block", 0, 65536, 0,
                   description="Samples the model gets at a time, at its own rate; 0 for its own choice, about 512."),
             Param("margin_samples", "Margin", 0, 65536, 0,
-                  description="Samples, at the model's rate, that it has to answer in; 0 for as many as a block."),
+                  description="Samples, at its rate, that it has to answer in; 0 for a block, more for long periods."),
             Param("rate_hz", "Rate", 0, 192000, 0, unit="Hz",
                   description="Rate the model was made for; 0 for what it says itself."),
             Param("seed", "Seed", 0, 2**31 - 1, 0, description="Holds chance fast: the same seed, the same sound."),
@@ -74,10 +76,10 @@ class Model(Plugin):
         spec = specs.look(path) if load else specs.known(path)
         if spec is None:
             return None
-        method, ranges = options.get("method", ""), options.get("ranges", "")
-        key = (str(path), spec.sha256, method, ranges)
+        method, ranges, run = (options.get(key, "") for key in ("method", "ranges", "run"))
+        key = (str(path), spec.sha256, method, ranges, run)
         if key not in _variants:
-            params = ParamSet([knob.param for knob in spec.knobs(method, ranges)])
+            params = ParamSet([knob.param for knob in spec.knobs(method, ranges, run == "native")])
             _variants[key] = type(cls.__name__, (cls,), {"params": params, "spec": spec, "__module__": cls.__module__})
         return _variants[key]
 
@@ -91,84 +93,111 @@ class Model(Plugin):
         if run not in _RUN:
             raise UsageError(f"run is '{run[:40]}'; allowed: {' or '.join(_RUN)}")
         assert self.spec is not None, "made through `variant`"
-        self._native = run == "auto"
+        self._native = run != "worker"
         self._wanted = int(block_samples)
         self._dry = 1.0 if late == "dry" else 0.0
         self._block = self.spec.block_for(int(block_samples))
-        self._margin = int(margin_samples) or max(self._block, LEAST_MARGIN)
-        if self._margin < LEAST_MARGIN:
+        self._margin = int(margin_samples)
+        if 0 < self._margin < LEAST_MARGIN:
             raise UsageError(f"margin_samples is {self._margin}; allowed: 0 for a whole block, or from {LEAST_MARGIN}")
         own = self.spec.rates_hz or ((self.spec.rate_hz,) if self.spec.rate_hz else ())
         self.rates_hz = (int(rate_hz),) if int(rate_hz) else own
         self._method = self.spec.method(method)
         self._choices: dict[str, Any] = {
             "method": method, "ranges": ranges, "attributes": attributes, "block": self._block, "seed": int(seed),
-            "threads": int(threads),
+            "threads": int(threads), "fixed": run == "native",
         }  # fmt: skip
         found = "; ".join(self.spec.findings)
         self.notice = f"model {self.spec.path}, sha256 {self.spec.sha256}" + (f" ({found})" if found else "")
 
     def activate(self, activation: Activation) -> NativeNode:
         """[main] See `rtgan.plugin.Plugin.activate`."""
-        from rtgan.worker.worker import Worker
-
         assert self.spec is not None
         rate = activation.sample_rate_hz
+        choices = {**self._choices, "rate_hz": rate, "channels": activation.channels}
         if self._native:
-            node = self._lowered(activation)
-            if node is not None:
-                return node
-        worker = Worker(
-            self.spec,
-            {**self._choices, "rate_hz": rate, "channels": activation.channels},
-            activation.arena,
-            activation.stride_samples,
-            self._margin,
-            [activation.params[p] for p in self.params],
-            self._dry,
-        )
-        return NativeNode(
-            int(sides.process.address),
-            worker.node.address,
-            int(sides.reset.address),
-            latency_samples=worker.node.latency_samples + max(0, self._method.delay_samples),
-            tail_samples=2 * rate,
-            settle_samples=rate // 4,
-            readings=worker.readings,
-            wait=worker.wait,
-            problems=worker.problems,
-            keep=(worker,),
-        )
+            found = self._lowered(activation)
+            if isinstance(found, NativeNode):
+                return found
+            made = lowered.lower(self.spec, {**choices, "channels": 1})
+            if not isinstance(made, str):
+                choices["program"] = str(made.path)
+            self.notice += f"; in a worker{', as machine code' if 'program' in choices else ''}: {found}"
+        margin = self._margin or sides.margin_for(self._block, activation.period_samples)
+        return _in_worker(self.spec, choices, activation, margin, list(self.params), self._dry)
 
-    def _lowered(self, activation: Activation) -> NativeNode | None:
-        """The model as machine code, where it can be lowered."""
+    def _lowered(self, activation: Activation) -> NativeNode | str:
+        """The model as machine code on the audio thread, or why it cannot run there."""
         assert self.spec is not None
-        block = lowered.block_for(self.spec, self._wanted)
-        program, why = lowered.lower(
-            self.spec, {**self._choices, "block": block, "rate_hz": activation.sample_rate_hz, "channels": 1}
-        )
-        if program is None:
-            self.notice += f"; in a worker: {why}"
-            return None
+        block, rate = lowered.block_for(self.spec, self._wanted), activation.sample_rate_hz
+        found = lowered.lower(self.spec, {**self._choices, "block": block, "rate_hz": rate, "channels": 1})
+        if isinstance(found, str):
+            return found
+        if why := found.too_slow(block, rate, activation.period_samples):
+            return why
         self.notice += "; native"
         method = self._method
         own = replace(activation, params={p: activation.params[p] for p in self.params})
         return blocks.activate(
-            compile(program), block, method.sounds_in, method.channels_out, method.delay_samples, own
+            compile(found.program), block, method.sounds_in, method.channels_out, method.delay_samples, own
         )
 
 
 class _Carded(Model):
-    """A generator with a card, which runs frame by frame on the audio thread."""
+    """A generator with a card: frame by frame on the audio thread, or in a worker where it cannot be lowered."""
 
     params = Denoise.params
 
     def __init__(self, model: str, **more: str) -> None:
         if more:
             raise UsageError(f"{model} is a generator with a card, which takes no {next(iter(more))}")
-        self._inner = Denoise(model)
-        self.rates_hz, self.notice = self._inner.rates_hz, self._inner.notice
+        self._inner: Denoise | None = None
+        try:
+            self._inner = Denoise(model)
+            self.rates_hz, self.notice = self._inner.rates_hz, self._inner.notice
+        except NotLowered as why:
+            path = library.find(model)
+            assert path is not None
+            about = card.read_card(path)
+            if about.task != "denoise" or about.channels != 1:
+                raise
+            self._of_frames(path, about, why)
+
+    def _of_frames(self, path: Path, about: card.Card, why: NotLowered) -> None:
+        self._frames = specs.of_card(path, about)
+        self.rates_hz = self._frames.rates_hz
+        self.notice = f"model {path}, sha256 {about.sha256}; in a worker: {why}"
 
     def activate(self, activation: Activation) -> NativeNode:
         """[main] See `rtgan.plugin.Plugin.activate`."""
-        return self._inner.activate(activation)
+        if self._inner is not None:
+            try:
+                return self._inner.activate(activation)
+            except NotLowered as why:
+                self._of_frames(self._inner.model.path, self._inner.model.card, why)
+        block = self._frames.block_for(0)
+        choices = {"block": block, "rate_hz": activation.sample_rate_hz, "channels": activation.channels}
+        margin = sides.margin_for(block, activation.period_samples)
+        return _in_worker(self._frames, choices, activation, margin, list(self.params), 1.0)
+
+
+def _in_worker(
+    spec: Spec, choices: dict[str, Any], activation: Activation, margin: int, params: Sequence[str], dry: float
+) -> NativeNode:
+    from rtgan.worker.worker import Worker
+
+    given = [activation.params[p] for p in params]
+    worker = Worker(spec, choices, activation.arena, activation.stride_samples, margin, given, dry)
+    rate = activation.sample_rate_hz
+    return NativeNode(
+        int(sides.process.address),
+        worker.node.address,
+        int(sides.reset.address),
+        latency_samples=worker.node.latency_samples + max(0, spec.method(choices.get("method", "")).delay_samples),
+        tail_samples=2 * rate,
+        settle_samples=rate // 4,
+        readings=worker.readings,
+        wait=worker.wait,
+        problems=worker.problems,
+        keep=(worker,),
+    )

@@ -23,13 +23,13 @@ import soxr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..codec import bits, model
 from ..errors import RtganError, UsageError
+from ..kernels import spectra
 from .data import Corpus, generated_corpus, load_corpus
 from .scoring import Dnsmos, intrusive_scores
 
 Array = NDArray[np.float32]
-RATE_HZ = model.RATE_HZ
+RATE_HZ = spectra.RATE_HZ
 SECONDS = 6.0
 _RATES = (1600.0, 3000.0, 6000.0)
 _FRAME = 320
@@ -46,6 +46,8 @@ class System:
 
 def ours(which: str | Path, bits_per_s: float) -> System:
     """A model of ours at a bit rate."""
+    from ..codec import bits, model
+
     loaded = model.load(which)
     stages = model.stages_of(loaded, bits_per_s)
 

@@ -76,7 +76,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.ts|RUN",
         help="exported models, run folders or checkpoints (default: the models that come along)",
     )
-    parser.add_argument("--peers", nargs="*", default=["rnnoise"], metavar="NAME", help="default: rnnoise")
+    parser.add_argument("--peers", nargs="*", metavar="NAME", help="default: all there are")
     parser.add_argument("--count", type=int, default=60, metavar="N", help="mixes to measure (default: 60)")
     parser.add_argument("--seed", type=int, default=2024, help="names the series of mixes")
     parser.add_argument("--gtcrn", type=Path, metavar="FILE.onnx", help="the peer GTCRN, its streaming model")
@@ -206,7 +206,7 @@ def run_eval(args: argparse.Namespace) -> int:
     if not paths:
         raise UsageError("There is no model to measure: name one with --model.")
     systems = [peers.model_system(path) if path.suffix == ".ts" else peers.run_system(path) for path in paths]
-    for name in args.peers:
+    for name in peers.PEERS if args.peers is None else args.peers:
         if name not in peers.PEERS:
             raise UsageError(f"The peer {name!r} is not known; there are {', '.join(peers.PEERS)}.")
         peer = peers.PEERS[name]()

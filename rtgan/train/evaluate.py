@@ -136,7 +136,8 @@ def write_json(figures: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 
 
-def _pyplot() -> Any:
+def pyplot_of() -> Any:
+    """Pyplot of matplotlib, drawing into files."""
     try:
         import matplotlib
 
@@ -149,7 +150,7 @@ def _pyplot() -> Any:
 
 def plot(results: Sequence[Result], mixes: Sequence[Mix], path: Path) -> None:
     """Each metric over the input's SNR, one line per system, means of four equal groups of mixes."""
-    pyplot = _pyplot()
+    pyplot = pyplot_of()
     snr = np.array([m.snr_db for m in mixes])
     if len(results[0].scores) != len(snr):
         raise RtganError("Some mixes could not be measured, so there is no figure over SNR.")
@@ -179,7 +180,7 @@ def write_audio(mixes: Sequence[Mix], outputs: Sequence[Output], folder: Path, c
     import soundfile
 
     try:
-        pyplot = _pyplot()
+        pyplot = pyplot_of()
     except UsageError:
         pyplot = None
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Scores of one enhanced signal: PESQ-WB, STOI, SI-SDR against the target, DNSMOS P.835 without one.
+"""Scores of one enhanced signal: PESQ-WB, STOI, SI-SDR against the target, DNSMOS P.835 and PLCMOS without one.
 
 All are taken at 16 kHz. PESQ-WB: ITU-T P.862.2. STOI: Taal et al. 2011. SI-SDR: Le Roux et al. 2019.
-DNSMOS P.835: Reddy, Gopal and Cutler 2022.
+DNSMOS P.835: Reddy, Gopal and Cutler 2022. PLCMOS: Diener et al. 2023.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LABELS = {
     "dnsmos_sig": "SIG",
     "dnsmos_bak": "BAK",
     "dnsmos_ovrl": "OVRL",
+    "plcmos": "PLCMOS",
 }
 
 
@@ -112,3 +113,34 @@ class Dnsmos:
             raw = self._session.run(None, {"input_1": piece})[0][0]
             scores.append([np.polyval(p, v) for p, v in zip((self._SIG, self._BAK, self._OVRL), raw, strict=True)])
         return [float(value) for value in np.mean(scores, axis=0)]
+
+
+class Plcmos:
+    """PLCMOS v2: what listeners would say, 1..5, of speech in which gaps were filled, without a target.
+
+    The net hears the logarithm of the power of short-time spectra (512 points, half overlap, Hamming window), and is
+    asked as several listeners, whose tastes are drawn by chance, the same ones each time.
+    """
+
+    _BINS, _TASTE, _LISTENERS, _SEED = 257, 64, 15, 23
+
+    def __init__(self, path: Path) -> None:
+        inputs = {"degraded_audio": (0, 1, 0, self._BINS), "rater_embed": (0, self._TASTE)}
+        self._session = open_onnx(path, inputs, "PLCMOS v2")
+        self._tastes = np.random.RandomState(self._SEED).normal(size=(self._LISTENERS, self._TASTE)).astype(np.float32)
+        self._window = np.hamming(513)[:-1]
+
+    def __call__(self, signal: Array) -> float:
+        """The mean of all listeners about one signal at 16 kHz."""
+        frames = -(-(len(signal) + 256) // 256)
+        padded = np.zeros((frames + 1) * 256)
+        padded[256 : 256 + len(signal)] = signal
+        pieces = np.lib.stride_tricks.sliding_window_view(padded, 512)[::256] * self._window
+        power = np.abs(np.fft.rfft(pieces)) ** 2
+        heard = power > 0
+        # Silence lies 120 dB below the faintest that is heard.
+        lowest = np.log(power[heard].min()) - 12 * np.log(10) if heard.any() else -8 * np.log(10)
+        logs = np.log(np.where(heard, power, 1.0))
+        given = np.where(heard, logs, lowest).astype(np.float32)[None, None] / np.float32(20)
+        said = [self._session.run(None, {"degraded_audio": given, "rater_embed": t[None]})[0] for t in self._tastes]
+        return float(np.mean(said))

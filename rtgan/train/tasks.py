@@ -10,7 +10,20 @@ from typing import Any
 
 import yaml
 
-from . import codec_eval, codec_export, codec_loop, tone_eval, tone_export, tone_loop
+from . import (
+    codec_eval,
+    codec_export,
+    codec_loop,
+    repair_eval,
+    repair_export,
+    repair_loop,
+    tag_eval,
+    tag_export,
+    tag_loop,
+    tone_eval,
+    tone_export,
+    tone_loop,
+)
 from .checkpoint import load_checkpoint
 from .course import Course, CourseConfig
 
@@ -44,8 +57,13 @@ TASKS: dict[str, Task] = {
     codec_loop.TASK: Task(
         codec_loop.load_codec_config, codec_loop.begin, codec_export.export_codec, codec_eval.eval_command
     ),
+    tag_loop.TASK: Task(tag_loop.load_tag_config, tag_loop.begin, tag_export.export_tags, tag_eval.eval_command),
     tone_loop.TASK: Task(tone_loop.load_tone_config, tone_loop.begin, tone_export.export_tones, tone_eval.eval_command),
-}
+    repair_loop.TASK: Task(
+        repair_loop.load_repair_config, repair_loop.begin, repair_export.export_repair, repair_eval.eval_command,
+        repair_eval.add_arguments,
+    ),
+}  # fmt: skip
 
 
 def task_of_config(path: Path) -> Task | None:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from rtgan.errors import RtganError
+from rtgan.generators.compile import Net
 from rtgan.worker.delay import delay_of
 from rtgan.worker.spec import BOOL, BUFFER, FLOAT, INT, LATENTS, TENSOR, TEXT, Attribute, Method, Spec
 
@@ -108,6 +109,8 @@ class Choices:
     channels: int = 1
     seed: int = 0
     threads: int = 1
+    fixed: bool = False
+    program: str = ""
 
 
 def calling(spec: Spec, choices: Choices) -> Call:
@@ -115,7 +118,7 @@ def calling(spec: Spec, choices: Choices) -> Call:
     if spec.kind == "nn~":
         return _nn(spec, choices)
     if spec.kind == "neutone":
-        return _neutone(spec, choices)
+        return _Neutone(spec, choices)
     shape = spec.shape
 
     def call(module: Any, x: Tensor, past: Sequence[float], now: Sequence[float]) -> Tensor:
@@ -128,7 +131,7 @@ def calling(spec: Spec, choices: Choices) -> Call:
 def _nn(spec: Spec, choices: Choices) -> Call:
     name = choices.method or spec.first
     method = spec.method(name)
-    knobs = spec.knobs(choices.method, choices.ranges)
+    knobs = spec.knobs(choices.method, choices.ranges, choices.fixed)
     inputs = [(k, knob) for k, knob in enumerate(knobs) if knob.what == "input"]
     hands = [(k, knob) for k, knob in enumerate(knobs) if knob.what in ("add", "gain")]
     frames = choices.block // method.ratio_in
@@ -154,38 +157,45 @@ def _nn(spec: Spec, choices: Choices) -> Call:
     return call
 
 
-def _neutone(spec: Spec, choices: Choices) -> Call:
-    knobs = spec.knobs(choices.method, choices.ranges)
-    rows = [(k, knob) for k, knob in enumerate(knobs) if knob.what == "p"]
-    place = {knob.what: k for k, knob in enumerate(knobs)}
-    delay = max(0, spec.method("").delay_samples)
-    block = choices.block
-    # The dry path is the host's business, and as late as the model.
-    kept: dict[int, Tensor] = {}
+class _Neutone(torch.nn.Module):
+    """Neutone's inner model between the gains, beside a dry path that is as late as it is: the host's business."""
 
-    def db(values: Sequence[float], which: str) -> float:
-        return float(10.0 ** (values[place[which]] / 20.0))
+    line: Tensor
 
-    def call(module: Any, x: Tensor, past: Sequence[float], now: Sequence[float]) -> Tensor:
-        params = torch.full((4, block), 0.0)
-        for k, knob in rows:
-            params[knob.element] = (knob.low + knob.span * _ramp(past[k], now[k], block)).clamp(0, 1)
-        loud = x[0] * _ramp(db(past, "input"), db(now, "input"), block)
+    def __init__(self, spec: Spec, choices: Choices) -> None:
+        super().__init__()
+        knobs = spec.knobs(choices.method, choices.ranges)
+        self.rows = [(k, knob) for k, knob in enumerate(knobs) if knob.what == "p"]
+        self.place = {knob.what: k for k, knob in enumerate(knobs)}
+        self.block = choices.block
+        method = spec.method("")
+        self.register_buffer("line", torch.zeros(method.sounds_in, max(0, method.delay_samples)))
+
+    def forward(self, module: Any, x: Tensor, past: Sequence[float], now: Sequence[float]) -> Tensor:
+        """A block, as `calling` has it."""
+
+        def level(which: str) -> Tensor:
+            k = self.place[which]
+            return _ramp(10.0 ** (past[k] / 20.0), 10.0 ** (now[k] / 20.0), self.block)
+
+        def share(which: str) -> Tensor:
+            return _ramp(past[self.place[which]], now[self.place[which]], self.block)
+
+        given = [torch.zeros(self.block)] * 4
+        for k, knob in self.rows:
+            given[knob.element] = (knob.low + knob.span * _ramp(past[k], now[k], self.block)).clamp(0, 1)
+        loud = x[0] * level("input")
         inner = getattr(module, "w2w_base", module)
         # What it returns is a buffer of its own that it writes again.
-        y: Tensor = inner.forward(loud, params).clone()
-        line = torch.cat([kept.get(id(module), torch.zeros(loud.shape[0], delay)), loud], 1)
-        kept[id(module)] = line[:, block:]
-        dry = line[:, :block]
+        y: Tensor = inner.forward(loud, torch.stack(given)).clone()
+        dry = loud
+        if self.line.shape[1]:
+            line = torch.cat([self.line, loud], 1)
+            self.line.copy_(line[:, self.block :])
+            dry = line[:, : self.block]
         if dry.shape[0] != y.shape[0]:
             dry = dry.mean(0, keepdim=True).expand(y.shape[0], -1)
-        y = y * _ramp(past[place["wet"]], now[place["wet"]], block) + dry * _ramp(
-            past[place["dry"]], now[place["dry"]], block
-        )
-        y = y * _ramp(db(past, "output"), db(now, "output"), block)
-        return y[None]
-
-    return call
+        return ((y * share("wet") + dry * share("dry")) * level("output"))[None]
 
 
 class Player:
@@ -205,20 +215,28 @@ class Player:
         torch.set_num_threads(choices.threads)
         self.spec, self.choices = spec, choices
         self._pristine = module if module is not None else open_file(spec.path)[0]
-        self.knobs = spec.knobs(choices.method, choices.ranges)
-        method = spec.method(choices.method)
-        self._takes, self._gives = method.sounds_in, method.channels_out
-        # A model of one channel gets a stream for each; one call for all where its rows keep to themselves.
-        self._streams = choices.channels if self._takes == self._gives == 1 else 1
+        self._lay_out()
         self._copies = 1 if spec.rows else self._streams
         with torch.inference_mode():
             self._prepare(self._pristine)
-        self._call = calling(spec, choices)
+        self._begin()
+
+    def _lay_out(self) -> None:
+        self.knobs = self.spec.knobs(self.choices.method, self.choices.ranges, self.choices.fixed)
+        method = self.spec.method(self.choices.method)
+        self._takes, self._gives = method.sounds_in, method.channels_out
+        # A model of one channel gets a stream for each; one call for all where its rows keep to themselves.
+        self._streams = self.choices.channels if self._takes == self._gives == 1 else 1
+
+    def _begin(self) -> None:
         self._values = [knob.param.default for knob in self.knobs]
         #: Attributes that the model refused to set, each told once.
         self.refused: list[str] = []
+        self._warm_up()
+
+    def _warm_up(self) -> None:
         self.reset()
-        silence = torch.zeros(choices.channels, choices.block)
+        silence = torch.zeros(self.choices.channels, self.choices.block)
         for _ in range(self.WARM):
             self.play(silence, self._values)
         self.reset()
@@ -241,7 +259,7 @@ class Player:
         torch.manual_seed(self.choices.seed)
         # Copies share the compiled code: they need no warming of their own.
         self._modules = [copy.deepcopy(self._pristine) for _ in range(self._copies)]
-        self._call = calling(self.spec, self.choices)
+        self._calls = [calling(self.spec, self.choices) for _ in self._modules]
         self._set_to: list[float | None] = [None] * len(self.knobs)
         self._past: list[float] = []
 
@@ -288,8 +306,8 @@ class Player:
             rows = (sound if channels == self._takes else sound.mean(0).expand(self._takes, -1))[None]
         parts = torch.split(rows, 1) if self._copies > 1 else (rows,)
         made = []
-        for module, part in zip(self._modules, parts, strict=True):
-            y = self._call(module, part, past, values)
+        for module, call, part in zip(self._modules, self._calls, parts, strict=True):
+            y = call(module, part, past, values)
             if y.dim() != 3 or y.shape[-1] != block or y.shape[0] != part.shape[0]:
                 raise RtganError(f"it gives {tuple(y.shape)} for a block of {block} samples")
             made.append(y)
@@ -301,6 +319,39 @@ class Player:
         if out.shape[0] == channels:
             return out
         return out.mean(0, keepdim=True).expand(channels, -1) if channels == 1 or out.shape[0] == 1 else out[:channels]
+
+
+class NetPlayer(Player):
+    """A model as machine code, played as `Player` plays the model itself: several times as fast.
+
+    Parameters
+    ----------
+    spec : Spec
+    choices : Choices
+    net : Net
+        Compiled from what `rtgan.worker.lowering.lower` wrote for these choices.
+    """
+
+    def __init__(self, spec: Spec, choices: Choices, net: Net) -> None:
+        self.spec, self.choices, self._net = spec, choices, net
+        self._lay_out()
+        self._copies = self._streams
+        self._begin()
+
+    def reset(self) -> None:
+        """Back to how it was after loading."""
+        self._modules = [self._net.arena() for _ in range(self._copies)]
+        self._calls = [self._run] * self._copies
+        self._past = []
+
+    def _attributes(self, values: Sequence[float]) -> None:
+        """They stay as they were when it was lowered."""
+
+    def _run(self, arena: Any, x: Tensor, past: Sequence[float], now: Sequence[float]) -> Tensor:
+        for place, given in zip(self._net.inputs, (x.numpy(), past, now), strict=False):
+            place.of(arena)[:] = np.asarray(given, np.float32)
+        self._net.run(arena)
+        return torch.from_numpy(self._net.outputs[0].of(arena).copy())
 
 
 def _set(module: Any, attribute: Attribute, texts: Sequence[str], path: str) -> None:
@@ -604,9 +655,9 @@ def _measured(spec: Spec, name: str, choices: Choices, module: Any) -> Method:
 # --- measuring ---
 
 
-def timing(spec: Spec, choices: Choices, blocks: int, limit_s: float) -> dict[str, float]:
+def timing(player: Player, blocks: int, limit_s: float) -> dict[str, float]:
     """How long blocks take in milliseconds, and what comes out of noise, speech-like level, silence and full scale."""
-    player = Player(spec, choices)
+    choices = player.choices
     sounds = [_noise(choices.channels, choices.block, 4), torch.zeros(choices.channels, choices.block)]
     sounds.append(torch.sign(_noise(choices.channels, choices.block, 5)))
     spent: list[float] = []

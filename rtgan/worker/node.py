@@ -251,6 +251,14 @@ def build(
     return Side(words, int(words[_LATENCY]))
 
 
+def margin_for(block: int, period_samples: int) -> int:
+    """What a worker gets to answer in where nobody says: a block, and always three quarters of its time in truth.
+
+    Blocks are sent and looked for in the device's callbacks, which come once in a period; 0 where that is not known.
+    """
+    return max(block, LEAST_MARGIN, period_samples + _FADE_SAMPLES + 3 * block // 4 if period_samples else 0)
+
+
 def slots_for(block: int, margin_samples: int) -> int:
     """Slots that hold every block from its request to its last sample."""
     return 1 << (margin_samples // block + 4).bit_length()

@@ -17,9 +17,12 @@ import numpy as np
 import torch
 
 from rtgan.errors import RtganError
+from rtgan.generators.compile import compile
+from rtgan.generators.program import Program
 from rtgan.kernels.native import flush_denormals, kernel, load_acquire, store_release
 from rtgan.worker import dialects, lowering
-from rtgan.worker.dialects import Choices, Player
+from rtgan.worker.dialects import Choices, NetPlayer, Player
+from rtgan.worker.frames import FramePlayer
 from rtgan.worker.layout import (
     ANSWERED,
     BUSY,
@@ -100,14 +103,13 @@ def main(connection: socket.socket, memory: int | None) -> None:
         spec, choices = Spec.of(job["spec"]), Choices(**job["choices"])
         if job["do"] == "time":
             _become_urgent()
-            line.say(timing=dialects.timing(spec, choices, job["blocks"], job["limit_s"]))
+            line.say(timing=dialects.timing(_player(spec, choices), job["blocks"], job["limit_s"]))
             return
         if job["do"] == "lower":
-            lowering.lower(spec, choices, job["out"])
-            line.say(lowered=True)
+            line.say(seconds=lowering.lower(spec, choices, job["out"]))
             return
         assert memory is not None
-        _play(line, memory, Player(spec, choices), Layout(**job["layout"]))
+        _play(line, memory, _player(spec, choices), Layout(**job["layout"]))
     except RtganError as problem:
         line.say(problem=str(problem))
     except MemoryError:
@@ -115,6 +117,14 @@ def main(connection: socket.socket, memory: int | None) -> None:
     except Exception as problem:
         said = (str(problem).strip().splitlines() or [type(problem).__name__])[-1]
         line.say(problem=f"{job.get('path') or job['spec']['path']} cannot be played: {said[:300]}")
+
+
+def _player(spec: Spec, choices: Choices) -> Player:
+    if spec.kind == "card":
+        return FramePlayer(spec, choices)
+    if not choices.program:
+        return Player(spec, choices)
+    return NetPlayer(spec, choices, compile(Program.load(choices.program)))
 
 
 def _watch(connection: socket.socket) -> None:

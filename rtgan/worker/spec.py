@@ -16,6 +16,7 @@ from typing import Any
 
 from rtgan import kernel_cache
 from rtgan.errors import RtganError, UsageError
+from rtgan.generators.card import Card
 from rtgan.generators.files import sha256_of, write_atomically
 from rtgan.params import Param, Scale
 from rtgan.worker import nursery
@@ -93,7 +94,7 @@ class Spec:
     Parameters
     ----------
     path, sha256 : str
-    kind : {"nn~", "neutone", "module"}
+    kind : {"nn~", "neutone", "module", "card"}
     rate_hz : int
         0 where it does not say.
     rates_hz : tuple of int
@@ -207,7 +208,7 @@ class Spec:
             raise UsageError(f"{self.path} takes blocks of multiples of {self.ratio} samples, not {wanted}")
         return wanted or -(-512 // self.ratio) * self.ratio
 
-    def knobs(self, method: str = "", ranges: str = "") -> list[Knob]:
+    def knobs(self, method: str = "", ranges: str = "", fixed: bool = False) -> list[Knob]:
         """The parameters it has when it is played by a method.
 
         Parameters
@@ -215,6 +216,8 @@ class Spec:
         method : str
         ranges : str
             ``name low high`` of numbers that the file gives no range for, separated by semicolons.
+        fixed : bool
+            Attributes stay as they are set when it is loaded.
         """
         given = self._ranges(ranges)
         found: list[Knob] = []
@@ -262,7 +265,7 @@ class Spec:
             else:
                 add(f"{name} gain db", -30, 30, 60 * default - 30, name, unit="dB",
                     description=f"Level of the {name}")  # fmt: skip
-        for attribute in self.attributes:
+        for attribute in () if fixed else self.attributes:
             for k, (kind, value) in enumerate(zip(attribute.types, attribute.values, strict=False)):
                 if kind > FLOAT:
                     continue
@@ -291,6 +294,13 @@ def _guess(kind: int, value: float) -> tuple[float, float]:
         return 0.0, 1.0
     wide = max(4 * abs(value), 10.0 if kind == INT else 1.0)
     return (0.0 if value >= 0 else -wide), wide
+
+
+def of_card(path: Path, card: Card) -> Spec:
+    """A generator with a card, frame by frame, as a model of sound."""
+    delay = card.latency_samples - card.hop_samples
+    return Spec(str(path), card.sha256, "card", card.sample_rate_hz, (card.sample_rate_hz,), card.hop_samples,
+                methods={"forward": Method(1, 1, 1, 1, delay_samples=delay)}, state="buffers")  # fmt: skip
 
 
 @cache

@@ -52,6 +52,7 @@ class Case:
     more: list[ChainItem] = field(default_factory=list)
     stems: tuple[str, ...] = ()
     monitor: tuple[int, ...] = ()
+    mics: int = 0
 
     def items(self) -> list[ChainItem]:
         return [*(ChainItem(plugin_class(name)()) for name in self.chain), *self.more]
@@ -59,9 +60,9 @@ class Case:
     def engine(self) -> Engine:
         engine = Engine(
             self.rate, self.channels, max_block=MAX_BLOCK, tape_frames=self.tape_frames, stems=len(self.stems),
-            monitor_map=self.monitor,
+            monitor_map=self.monitor, mics=self.mics,
         )  # fmt: skip
-        engine.publish(Graph(self.items(), self.rate, MAX_BLOCK, self.channels, stems=self.stems))
+        engine.publish(Graph(self.items(), self.rate, MAX_BLOCK, self.channels, stems=self.stems, mics=self.mics))
         return engine
 
 
@@ -207,6 +208,10 @@ def cases() -> dict[str, Case]:
         stems=("denoise", "gain"), monitor=(2,),
     )  # fmt: skip
     made["empty"] = Case((), 2)
+    fader, mixer = plugin_class("fader"), plugin_class("mixer")
+    strips = [ChainItem(plugin_class("denoise")(), strip="a"), ChainItem(fader("2"), label="a", strip="a")]
+    strips += [ChainItem(fader("3,1"), {"duck_db": 20, "priority": 1}, "b", strip="b"), ChainItem(mixer())]
+    made["strips"] = Case((), 2, tape_frames=1 << 15, script=drain, more=strips, stems=("a",), mics=3)
     made["swap"] = Case(
         ("gain", "limiter"), 2, script=swap, expected=done | {events.SWAP_BEGUN, events.STOPPED, events.LOUDNESS}
     )

@@ -15,6 +15,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+CASES = ("chain", "overload", "strips", "swap", "midi", "poison", "worker", "lowered", "bridge")
 GETPPID = {"x86_64": 110, "aarch64": 173}
 
 
@@ -63,10 +64,10 @@ def check(reports: list[dict[str, Any]], blocks: int) -> None:
 
 
 def test_a_guarded_thread_plays_every_plugin_and_dies_of_every_violation(shim: Path) -> None:
-    reports = drive(shim, 300, "planted", "chain", "overload", "swap", "midi", "poison", "worker", "lowered", "bridge")
+    reports = drive(shim, 300, "planted", *CASES)
     ends = {r["planted"]: r["end"] for r in reports if "planted" in r}
     played = [r for r in reports if "case" in r]
-    assert [r["case"] for r in played] == ["chain", "overload", "swap", "midi", "poison", "worker", "lowered", "bridge"]
+    assert tuple(r["case"] for r in played) == CASES
     check(played, 300)
     assert ends["allocates"] == [97, "malloc on the audio thread"]
     assert ends["raises"] == [97, "PyGILState_Ensure on the audio thread"]

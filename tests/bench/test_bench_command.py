@@ -34,8 +34,9 @@ def measurements(monkeypatch):
 
 def test_all_is_measured_when_nothing_is_named(measurements, tmp_path, capsys):
     target = tmp_path / "figures.json"
-    assert bench.run(Namespace(what=None, json=target)) == 0
-    assert [name.rpartition(".")[2] for name in measurements] == ["kernels", "engine", "generators", "control", "panel"]
+    assert bench.run(Namespace(what=None, json=target, gtcrn=None)) == 0
+    names = ["kernels", "engine", "load", "generators", "control", "panel"]
+    assert [name.rpartition(".")[2] for name in measurements] == names
     figures = json.loads(target.read_text())
     assert figures["engine"] == [{"measure": "rtgan.bench.engine", "figure": 1.5}]
     assert figures["generators"] == {"skipped": "torch is not installed"}
@@ -45,14 +46,23 @@ def test_all_is_measured_when_nothing_is_named(measurements, tmp_path, capsys):
 
 
 def test_one_is_measured_when_it_is_named(measurements):
-    assert bench.run(Namespace(what="kernels", json=None)) == 0
+    assert bench.run(Namespace(what="kernels", json=None, gtcrn=None)) == 0
     assert measurements == ["rtgan.bench.kernels"]
+
+
+def test_a_file_to_compare_with_belongs_to_generators(measurements, tmp_path):
+    file = tmp_path / "net.onnx"
+    for what, given in (("kernels", file), (None, file), ("generators", tmp_path / "gone.onnx")):
+        file.write_bytes(b"x")
+        with pytest.raises(UsageError, match="--gtcrn takes the ONNX file of GTCRN"):
+            bench.run(Namespace(what=what, json=None, gtcrn=given))
+    assert measurements == []
 
 
 def test_a_target_that_cannot_be_written_is_refused_before_measuring(measurements, tmp_path):
     for target in (tmp_path, tmp_path / "missing" / "figures.json"):
         with pytest.raises(UsageError, match="cannot be written"):
-            bench.run(Namespace(what=None, json=target))
+            bench.run(Namespace(what=None, json=target, gtcrn=None))
     assert measurements == []
 
 
@@ -70,7 +80,7 @@ def run():
     finally:
         Path("ended").touch()
 bench.importlib.import_module = lambda name: types.SimpleNamespace(run=run)
-sys.exit(bench.run(Namespace(what="engine", json=None)))
+sys.exit(bench.run(Namespace(what="engine", json=None, gtcrn=None)))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},

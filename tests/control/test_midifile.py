@@ -122,6 +122,18 @@ def test_on_the_command_line(played: tuple[Path, Path], tmp_path: Path, cli: Cal
     assert np.abs(wet[muted - 200 : muted + 200]).max() == 0
 
 
+def test_an_instrument_needs_no_sound_file(played: tuple[Path, Path], tmp_path: Path, cli: Callable[..., Any]) -> None:
+    done = cli("process", "-o", tmp_path / "out.wav", "--preset", "keys", "--midi", played[1])
+    assert done.returncode == 0, done.stderr
+    sound, rate = soundfile.read(tmp_path / "out.wav")
+    first = round((0.5 + 220 * 0.25 / 480) * rate)
+    assert not sound[: first - 1].any(), "nothing before the note"
+    assert np.abs(sound[first : first + rate // 10]).max() > 0.01
+    assert np.abs(sound[-rate // 10 :]).max() < 1e-4, "the note has died away"
+    done = cli("process", "-o", tmp_path / "none.wav", "--preset", "keys")
+    assert done.returncode == 2 and "nothing to process" in done.stderr
+
+
 def test_what_is_no_midi_file_is_one_sentence(tmp_path: Path, rng: np.random.Generator) -> None:
     with pytest.raises(RtganError, match="cannot be read: No such file"):
         read(tmp_path / "none.mid", RATE)

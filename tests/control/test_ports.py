@@ -52,4 +52,8 @@ def test_a_port_that_was_plugged_again_between_two_scans_is_opened_anew(monkeypa
     assert polled.scan()
     assert polled.ports == names, "the same ports, by the same numbers"
     assert sorted(number for number, _ in polled.poll()) == [0, 1], "both are heard"
+    polled.lost.clear()
+    BUS[:] = ["Pads:Pads MIDI 1 24:0"]
+    assert polled.scan()
+    assert polled.lost == [names.index("Keys:Keys MIDI 1")], "whoever holds its notes is told"
     polled.close()

@@ -384,3 +384,27 @@ def test_a_compiled_function_calls_the_net_through_its_address() -> None:
         net.run(one)
     call_many(7, net.address, two.ctypes.data, net.weights.ctypes.data)
     np.testing.assert_array_equal(one, two)
+
+
+class Unnamed(nn.Module):
+    """Keeps what it has heard in a tensor that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line: torch.Tensor = torch.ones(1, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x + self.line
+        self.line[:] = 0.5 * y
+        return y
+
+
+def test_what_is_written_in_place_under_no_name_is_state() -> None:
+    module = scripted(Unnamed())
+    net = compile(record(module, [torch.zeros(1, 4)]), use_cache=False)
+    arena = net.arena()
+    for _ in range(5):
+        x = torch.randn(1, 4)
+        net.inputs[0].of(arena)[...] = x.numpy()
+        net.run(arena)
+        np.testing.assert_allclose(net.outputs[0].of(arena), module(x).numpy(), rtol=1e-6)

@@ -55,14 +55,18 @@ with Desk(host, inputs=["nobody"]) as desk, host:
     assert host.block == 128 and host.engine is engine and host.values["gate.threshold_db"] == -37
     host.record("take.wav")
     assert "a recording runs" in refused(rate_hz=44100)
-    host.stop_recording()
     plays()
     print("rate", flush=True)
     until(lambda: host.device)
     sys.stdin.readline()
-    until(lambda: "refuses 48000 Hz" in host.device)
-    board.open(rate_hz=44100)
+    began = time.monotonic()
+    until(lambda: host.sample_rate_hz == 44100)
     plays()
+    assert time.monotonic() - began < 2.0, "it plays on within two seconds of the server's return"
+    told = "system has come back at 44100 Hz: playing on at that rate; take.wav ends here, take-44100.wav goes on"
+    assert told in host.stats().warnings, host.stats().warnings
+    assert host.recording.name == "take-44100.wav"
+    host.stop_recording()
     assert host.sample_rate_hz == host.engine.sample_rate_hz == desk.clock.sample_rate_hz == 44100
     assert host.engine is not engine
     assert host.values["gate.threshold_db"] == -37 and host.values["host.volume_db"] == -6

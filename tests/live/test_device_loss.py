@@ -108,3 +108,76 @@ def test_rtgan_live_says_so_and_ends_when_it_is_told_to(jack: Callable[..., Jack
     wet, _ = soundfile.read(tmp_path / "t.wav", dtype="float32")
     dry, _ = soundfile.read(tmp_path / "t.dry.wav", dtype="float32")
     assert len(wet) > 0 and np.array_equal(wet, dry)
+
+
+#: A leveller that has come to its gain, and a denoiser that knows its noise, when the server ends.
+HELD = """
+import sys, time
+import numpy as np
+from rtgan import Host
+from rtgan.presets import Entry, Preset
+chain = (Entry("denoise", {"amount_db": 0}),
+         Entry("leveller", {"target_lufs": -35, "cut_db": 30, "speed_db_per_s": 12}))
+host = Host(preset=Preset("x", chain), input="system", output="system")
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, (host.device, host.running, host.stats())
+        time.sleep(0.005)
+def memory():
+    return b"".join(bytes(pages) for pages, _, _ in host._graph.arena._chunks)
+def gain():
+    return host.stats().readings["leveller.gain_db"]
+with host:
+    print("playing", flush=True)
+    def settled():
+        now = gain()
+        time.sleep(0.1)
+        return now < -5 and abs(gain() - now) < 0.01
+    until(settled)
+    print("settled", flush=True)
+    until(lambda: host.device)
+    before, known = gain(), memory()
+    print("held", flush=True)
+    sys.stdin.readline()
+    assert host.device and memory() == known
+    print("again", flush=True)
+    sys.stdin.readline()
+    until(lambda: host.running and not host.device)
+    at = host.engine.counters.position_samples
+    until(lambda: host.engine.counters.position_samples > at + 4800)
+    assert abs(gain() - before) < 0.5 and gain() < -4, (gain(), before)
+print("ended", flush=True)
+"""
+
+
+def test_what_plugins_have_come_to_know_is_kept_while_a_device_is_away(
+    jack: Callable[..., Jack], tmp_path: Path
+) -> None:
+    server = jack(256)
+    host = subprocess.Popen(
+        [sys.executable, "-c", HELD], env={**server.env, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert host.stdin is not None and host.stdout is not None
+    player: subprocess.Popen[bytes] | None = None
+    for line in host.stdout:
+        if line.strip() == "playing":
+            server.wait_port("PortAudio:in_0")
+            player = subprocess.Popen(
+                ["jack_simple_client"], env=server.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            server.wait_port("jack_simple_client:output1")
+            server.connect("jack_simple_client:output1", "PortAudio:in_0")
+        elif line.strip() == "settled":
+            server.close()
+        elif line.strip() in ("held", "again"):
+            if line.strip() == "again":
+                server.start()
+            host.stdin.write("\n")
+            host.stdin.flush()
+    errors = host.communicate(timeout=60)[1]
+    if player is not None:
+        player.kill()
+        player.wait()
+    assert host.returncode == 0, errors

@@ -27,10 +27,10 @@ MIC = "Stage Mic"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[PipeWire]:
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    missing = [name for name in (*PROGRAMS, "ffmpeg") if shutil.which(name) is None]
     if missing:
         if os.environ.get("CI") == "true":
-            pytest.fail(f"PipeWire must be installed in CI; {', '.join(missing)} missing")
+            pytest.fail(f"PipeWire and ffmpeg must be installed in CI; {', '.join(missing)} missing")
         pytest.skip(f"{', '.join(missing)} not installed")
     made = PipeWire(tmp_path)
     try:
@@ -90,6 +90,8 @@ def test_a_denoised_voice_is_recorded_from_it_and_it_goes_with_the_host(server: 
         "pw.wav": ["pw-record", "--target", "stage_mic", "--rate", "48000", "--channels", "1", "--format", "f32"],
         "pa.wav": ["parecord", "--device", "stage_mic", "--rate", "48000", "--channels", "1", "--format", "float32le",
                    "--file-format=wav", "--latency-msec=50"],
+        "ff.wav": ["ffmpeg", "-nostdin", "-loglevel", "error", "-f", "pulse", "-i", "stage_mic", "-ac", "1",
+                   "-ar", "48000", "-c:a", "pcm_f32le"],
     }  # fmt: skip
     running: list[subprocess.Popen[Any]] = [
         subprocess.Popen([*command, str(tmp_path / name)], env=server.env) for name, command in recorders.items()

@@ -68,7 +68,8 @@ def absent(what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
+def chromium(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A browser; a module's FLAGS replace those of the others."""
     if not Path(CHROMIUM).exists():
         absent("chromium")
     try:
@@ -76,7 +77,7 @@ def chromium() -> Iterator[Any]:
     except ImportError:
         absent("playwright")
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=getattr(request.module, "FLAGS", FLAGS))
         yield browser
         browser.close()
 

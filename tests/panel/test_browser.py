@@ -228,6 +228,10 @@ def test_now_shows_what_sounds(stage: Stage, open_page: Callable[..., Page]) -> 
     shown(page, "#latency").to_have_text("21.0 ms")
     shown(page, "#load").to_have_text(re.compile("%"))
     shown(page, "#voice-tile").to_be_visible()
+    stage.do("load", name="broadcast")
+    shown(page, "#reduction-parts").to_have_text(re.compile(r"compressor \d"))
+    page.click("#tab-play")
+    shown(page, "[data-label=compressor] .readings").to_have_text(re.compile("gain reduction.*dB"))
     page.click("#theme")
     assert page.evaluate("document.documentElement.dataset.theme") in ("dark", "light")
 

@@ -1,95 +1,74 @@
-"""What the panel draws, from sound in shared memory."""
+"""The moving spectrogram: the graphics processor's picture is the plain canvas'."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rtgan import memory
-from rtgan.engine import Engine
-from rtgan.kernels import rings
-from rtgan.panel.scope import BANDS, COLUMNS, Scope, edges_hz
+import rtgan.panel
 
-RATE = 48000
-
-
-@pytest.fixture
-def shown() -> Iterator[tuple[Engine, rings.Ring, Scope]]:
-    """An engine without a chain that shows its sound, and the other process's view of it."""
-    fds = []
-
-    def allocate(words: int) -> np.ndarray:
-        fd, found = memory.shared(8 * words)
-        fds.append(fd)
-        return found
-
-    engine = Engine(RATE, 2)
-    ring = rings.build(RATE // 4, 4, allocate=allocate)
-    engine.show(ring)
-    layout = {"frames": int(ring.memory[rings.CAPACITY]), "channels": 2, "written_word": rings.WRITTEN,
-              "first_word": rings.HEADER}  # fmt: skip
-    yield engine, ring, Scope(fds[0], layout, RATE)
-    os.close(fds[0])
-
-
-def read(frame: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (side, channel, peak and level) and spectra (side, column, band)."""
-    levels = np.frombuffer(frame, "<f4", 8).reshape(2, 2, 2)
-    return levels, np.frombuffer(frame, np.uint8, offset=32).reshape(2, COLUMNS, BANDS)
+STATIC = Path(rtgan.panel.__file__).parent / "static"
+PAGE = """<!doctype html><html data-theme="dark"><body style="margin:0">
+<canvas id="one" style="width:600px;height:160px;display:block"></canvas>
+<script type="module">
+import { Spectrogram } from "/scope.js";
+const picture = new Spectrogram(document.getElementById("one"));
+// More columns than there is room for: ramps in frequency, brighter with time.
+for (let k = 0; k < 750; k++) picture.add(Uint8Array.from({ length: 160 }, (_, b) => ((b + k) / 910) * 255));
+window.picture = picture;
+window.pixels = () => {
+  picture.draw();
+  const copy = new OffscreenCanvas(600, 160).getContext("2d");
+  copy.drawImage(picture.canvas, 0, 0, 600, 160);
+  return [...copy.getImageData(0, 0, 600, 160).data];
+};
+</script>"""
+FLAGS = ["--no-sandbox", "--no-first-run", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+#: A processor that only imitates one passes for one.
+ALLOWED = """
+const get = WebGL2RenderingContext.prototype.getParameter;
+WebGL2RenderingContext.prototype.getParameter = function (name) {
+  return name === 0x9246 ? "A graphics card" : get.call(this, name);
+};
+"""
 
 
-def test_a_sine_is_drawn_at_its_level_and_in_its_band(shown: tuple[Engine, rings.Ring, Scope]) -> None:
-    engine, _, scope = shown
-    t = np.arange(RATE) / RATE
-    wave = np.stack([0.5 * np.sin(2 * np.pi * 1000 * t), 0.25 * np.sin(2 * np.pi * 1000 * t)], 1).astype(np.float32)
-    for k in range(0, RATE, 1600):
-        engine.render(np.ascontiguousarray(wave[k : k + 1600]))
-        levels, spectra = read(scope.frame())
-    # The engine plays no graph: its output is silence.
-    assert levels[0, :, 0] == pytest.approx([-6.02, -12.04], abs=0.1)
-    assert levels[0, :, 1] == pytest.approx([-9.03, -15.05], abs=0.5)
-    assert (levels[1] <= -119).all()
-    loudest = spectra[0].argmax(axis=1)
-    assert edges_hz(RATE)[loudest] == pytest.approx(1000, rel=0.03)
-    # The mean of both channels is a sine of 0.375, -8.5 dBFS.
-    assert (spectra[0].max(axis=1) / 255 - 1) * 95 == pytest.approx(-8.5, abs=1.0)
-    assert spectra[1].max() == 0
+def picture(browser: Any, script: str, ink: str, theme: str = "") -> np.ndarray[Any, Any]:
+    page = browser.new_page()
+    page.add_init_script(script)
+    page.route("http://panel.test/", lambda route: route.fulfill(content_type="text/html", body=PAGE))
+    page.route("http://panel.test/scope.js", lambda route: route.fulfill(path=STATIC / "scope.js"))
+    page.goto("http://panel.test/")
+    page.wait_for_function("window.pixels")
+    assert page.eval_on_selector("#one", "c => c.dataset.ink") == ink
+    if theme:
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme; picture.recolour(); }", theme)
+    if ink == "gpu":
+        # What a driver that starts again does.
+        page.evaluate(
+            """async () => {
+              const lost = picture.ink.gl.getExtension("WEBGL_lose_context");
+              const back = new Promise((done) => picture.canvas.addEventListener("webglcontextrestored", done));
+              const gone = new Promise((done) => picture.canvas.addEventListener("webglcontextlost", done));
+              lost.loseContext();
+              await gone;
+              picture.draw();
+              await new Promise((done) => setTimeout(done));
+              lost.restoreContext();
+              await back;
+            }"""
+        )
+    found = np.array(page.evaluate("pixels()"), np.int32).reshape(160, 600, 4)[..., :3]
+    page.close()
+    return found
 
 
-def test_peaks_between_two_pictures_are_not_missed(shown: tuple[Engine, rings.Ring, Scope]) -> None:
-    engine, _, scope = shown
-    engine.render(np.zeros((8192, 2), np.float32))
-    scope.frame()
-    click = np.zeros((3000, 2), np.float32)
-    click[7, 1] = -0.9
-    engine.render(click)
-    levels, _ = read(scope.frame())
-    assert levels[0, :, 0] == pytest.approx([-120.0, 20 * np.log10(0.9)], abs=0.01)
-
-
-def test_nothing_new_is_silence_and_a_reader_that_sleeps_goes_on(shown: tuple[Engine, rings.Ring, Scope]) -> None:
-    engine, ring, scope = shown
-    assert (read(scope.frame())[0] == -120).all()
-    noise = (0.1 * np.random.default_rng(0).standard_normal((2 * RATE, 2))).astype(np.float32)
-    engine.render(noise)
-    assert ring.memory[rings.WRITTEN] == 2 * RATE
-    levels, spectra = read(scope.frame())
-    assert (levels[0, :, 0] > -20).all()
-    assert spectra[0].min() > 0
-    assert (read(scope.frame())[0] == -120).all()
-
-
-def test_showing_changes_nothing_that_is_heard_or_recorded() -> None:
-    noise = (0.1 * np.random.default_rng(1).standard_normal((5000, 1))).astype(np.float32)
-    plain = Engine(RATE, tape_frames=1 << 14)
-    watched = Engine(RATE, tape_frames=1 << 14)
-    watched.show(rings.build(1 << 13, 2))
-    heard = [engine.render(noise) for engine in (plain, watched)]
-    assert np.array_equal(*heard)
-    tapes = [engine.tape.read() for engine in (plain, watched) if engine.tape is not None]
-    assert np.array_equal(*tapes)
-    with pytest.raises(ValueError, match="already"):
-        watched.show(rings.build(64, 2))
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_both_inks_draw_the_same_picture(chromium: Any, theme: str) -> None:
+    plain = picture(chromium, "", "plain", theme)
+    assert np.abs(plain[0, 300] - plain[-1, 0]).max() > 50, "there is a picture"
+    assert np.abs(picture(chromium, ALLOWED, "gpu", theme) - plain).max() <= 6

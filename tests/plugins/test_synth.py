@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rtgan import events, offline, presets
+from rtgan import events, notes, offline, presets
 from rtgan.control import mapping
 from rtgan.engine import Engine
 from rtgan.errors import UsageError
@@ -210,6 +210,20 @@ def test_no_note_hangs(end: tuple[int, ...] | str) -> None:
             played.send(*end)
     played.run(1.5)
     assert played.voices == 0 and not played.run(0.1).any()
+
+
+def test_a_port_that_is_unplugged_takes_its_own_notes_along_and_no_others() -> None:
+    played = Played("sax")
+    for port in (1, 2):
+        played.send(ON, 60 + port, 90, port=port)
+        played.send(CONTROL, 64, 127, port=port)
+    played.run(0.3)
+    played.send(notes.LET_GO, port=1)
+    played.run(1.5)
+    assert played.voices == 1 and played.run(0.1).any()
+    played.send(notes.LET_GO, port=2)
+    played.run(1.5)
+    assert played.voices == 0
 
 
 def test_all_keys_at_once_and_floods_of_notes_make_no_click_and_leave_nothing_behind() -> None:

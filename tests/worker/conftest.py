@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 NAMES = (
-    "Fir", "Latents", "Old", "Zoo", "Chance", "Hungry", "Accident", "Slow", "Stuck", "Giant", "Cuda", "Double",
+    "Fir", "Latents", "Old", "Zoo", "Chance", "Hungry", "Accident", "Slow", "Stuck", "Giant", "Cuda", "Double", "Exact",
     "Stereo", "Widen",
 )  # fmt: skip
 

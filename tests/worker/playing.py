@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rtgan import events
 from rtgan.engine import Engine
 from rtgan.graph import ChainItem, Graph
-from rtgan.plugin import plugin_class
+from rtgan.plugin import Plugin, plugin_class
 from rtgan.worker.worker import Worker
 
 Frames = NDArray[np.float32]
@@ -28,8 +28,18 @@ class Rig:
         given = {"model": str(model), "run": "worker", **options}
         made = plugin_class("model").variant(given, load=True)
         assert made is not None
+        self._begin(made(**given), rate, channels, patient, values)
+
+    @classmethod
+    def of(cls, plugin: Plugin, rate: int, channels: int, values: dict[str, float]) -> Rig:
+        """A plugin that is made already."""
+        rig = cls.__new__(cls)
+        rig._begin(plugin, rate, channels, True, values)
+        return rig
+
+    def _begin(self, plugin: Plugin, rate: int, channels: int, patient: bool, values: dict[str, float] | None) -> None:
         self.engine = Engine(rate, channels, max_block=512)
-        self.graph = Graph([ChainItem(made(**given), dict(values or {}), "it")], rate, 512, channels)
+        self.graph = Graph([ChainItem(plugin, dict(values or {}), "it")], rate, 512, channels)
         if patient:
             self.graph.wait_for_workers()
         self.engine.publish(self.graph)

@@ -143,6 +143,7 @@ def test_dry_is_as_late_as_wet_and_gains_are_in_db(zoo: Path) -> None:
     [
         ("cuda.ts", "it wants CUDA"),
         ("double.ts", "gives torch.int64 where sound has to come out"),
+        ("exact.ts", "takes no sound: .*double"),
         ("giant.ts", "asks for more memory than there is"),
     ],
 )
@@ -169,6 +170,14 @@ def test_damaged_files_are_refused_in_one_sentence(zoo: Path, tmp_path: Path) ->
         archive.writestr("a/b.txt", "no model")
     with pytest.raises(RtganError, match=r"no TorchScript model|cannot be loaded as TorchScript"):
         specs.look(tmp_path / "other.ts")
+
+
+def test_a_file_too_large_to_be_a_model_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "large.ts"
+    with path.open("wb") as file:
+        file.truncate(specs.LARGEST_BYTES + (1 << 20))
+    with pytest.raises(RtganError, match="has 4097 MiB; at most 4096 are read"):
+        specs.look(path)
 
 
 def test_without_torch_one_sentence_says_what_to_install(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

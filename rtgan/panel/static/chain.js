@@ -15,9 +15,38 @@ function strip({ label, plugin, description, options, params, card }) {
   box.append(make("div", { className: "head" }, make("div", {}, title, ...chips), control(...bypass)), tools(box, label, plugin));
   box.append(make("p", { className: "small", textContent: description }));
   for (const [name, param] of [...own, mix]) box.append(control(name, param));
+  box.append(make("dl", { className: "readings" }));
   if (card.length) box.append(cardOf(card));
   return box;
 }
+
+// --- what the plugins read ---
+
+const UNITS = { db: "dB", lufs: "LUFS", hz: "Hz" };
+
+/** A reading's name in words and its value with the unit that its name ends in. */
+export function reading(name, value) {
+  const words = name.split("_");
+  const unit = UNITS[words.at(-1)];
+  if (unit) words.pop();
+  const shown = unit ? `${value <= -120 ? "−∞" : value.toFixed(1).replace("-", "−")} ${unit}` : String(Number(value.toFixed(2)));
+  return [words.join(" "), shown];
+}
+
+on("stats", ({ readings }) => {
+  if ($("play").hidden) return;
+  for (const box of boxes()) {
+    const list = box.querySelector(".readings");
+    const own = Object.entries(readings).filter(([name]) => name.slice(0, name.lastIndexOf(".")) === box.dataset.label);
+    const said = own.map(([name, value]) => reading(name.slice(name.lastIndexOf(".") + 1), value));
+    if (list.children.length !== 2 * said.length) {
+      list.replaceChildren(...said.flatMap(() => [make("dt"), make("dd")]));
+    }
+    said.flat().forEach((words, k) => {
+      if (list.children[k].textContent !== words) list.children[k].textContent = words;
+    });
+  }
+});
 
 function cardOf(card) {
   const [[name, description], ...facts] = card;

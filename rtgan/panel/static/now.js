@@ -1,9 +1,9 @@
 // The view that is looked at for hours: meters, spectrograms, how it is going.
 
 import { make } from "./control.js";
+import { BANDS, Spectrogram } from "./scope.js";
 import { ask, on, state } from "./state.js";
 
-const BANDS = 160;
 const COLUMNS = 2;
 const LOWEST_HZ = 40;
 const FLOOR_DB = -60;
@@ -76,78 +76,6 @@ function showMeters(levels, now) {
 
 // --- spectrograms ---
 
-const LENGTH = 600;
-const STOPS = {
-  dark: [[0, 13, 19, 26], [0.3, 24, 49, 83], [0.55, 24, 132, 140], [0.75, 120, 205, 120], [0.9, 250, 214, 110], [1, 255, 250, 230]],
-  light: [[0, 255, 255, 255], [0.3, 214, 230, 244], [0.55, 110, 176, 206], [0.75, 44, 98, 160], [0.9, 56, 38, 110], [1, 30, 10, 50]],
-};
-
-function colours(stops) {
-  const table = new Uint8ClampedArray(1024);
-  for (let i = 0; i < 256; i++) {
-    const x = i / 255;
-    const next = Math.max(1, stops.findIndex((s) => s[0] >= x));
-    const [a, b] = [stops[next - 1], stops[next]];
-    const t = (x - a[0]) / (b[0] - a[0]);
-    for (let c = 0; c < 3; c++) table[4 * i + c] = a[c + 1] + t * (b[c + 1] - a[c + 1]);
-    table[4 * i + 3] = 255;
-  }
-  return table;
-}
-
-class Spectrogram {
-  constructor(canvas) {
-    this.canvas = canvas;
-    this.screen = canvas.getContext("2d", { alpha: false });
-    this.past = make("canvas", { width: LENGTH, height: BANDS });
-    this.ink = this.past.getContext("2d", { alpha: false });
-    this.column = this.ink.createImageData(1, BANDS);
-    this.kept = new Uint8Array(LENGTH * BANDS);
-    this.at = 0;
-    new ResizeObserver(() => this.fit()).observe(canvas);
-    this.recolour();
-  }
-
-  fit() {
-    const scale = Math.min(2, devicePixelRatio);
-    this.canvas.width = Math.max(1, Math.round(this.canvas.clientWidth * scale));
-    this.canvas.height = Math.max(1, Math.round(this.canvas.clientHeight * scale));
-    this.draw();
-  }
-
-  recolour() {
-    this.table = colours(STOPS[document.documentElement.dataset.theme] ?? STOPS.dark);
-    for (let x = 0; x < LENGTH; x++) this.paint(x);
-    this.fit();
-  }
-
-  paint(x) {
-    const pixels = this.column.data;
-    for (let band = 0; band < BANDS; band++) {
-      const from = 4 * this.kept[x * BANDS + band];
-      const to = 4 * (BANDS - 1 - band);
-      for (let c = 0; c < 4; c++) pixels[to + c] = this.table[from + c];
-    }
-    this.ink.putImageData(this.column, x, 0);
-  }
-
-  add(spectra) {
-    for (let k = 0; k < COLUMNS; k++) {
-      this.kept.set(spectra.subarray(k * BANDS, (k + 1) * BANDS), this.at * BANDS);
-      this.paint(this.at);
-      this.at = (this.at + 1) % LENGTH;
-    }
-  }
-
-  draw() {
-    const { width, height: tall } = this.canvas;
-    const one = width / LENGTH;
-    const old = LENGTH - this.at;
-    this.screen.drawImage(this.past, this.at, 0, old, BANDS, 0, 0, old * one, tall);
-    if (this.at > 0) this.screen.drawImage(this.past, 0, 0, this.at, BANDS, old * one, 0, this.at * one, tall);
-  }
-}
-
 const pictures = [new Spectrogram($("before")), new Spectrogram($("after"))];
 export const recolour = () => pictures.forEach((p) => p.recolour());
 
@@ -217,6 +145,14 @@ on("stats", (stats) => {
   if (voice) {
     $("voice").classList.toggle("on", voice[1] > 0.5);
     $("voice-text").textContent = voice[1] > 0.5 ? "speaking" : "quiet";
+  }
+  const held = Object.entries(stats.readings).filter(([name]) => name.endsWith(".gain_reduction_db")).map(([name, db]) => [name.split(".")[0], Math.abs(db)]);
+  $("reduction-tile").hidden = !held.length;
+  if (held.length) {
+    const sum = held.reduce((whole, [, db]) => whole + db, 0);
+    $("reduction").textContent = `${sum.toFixed(1)} dB`;
+    $("reduction-bar").style.transform = `scaleX(${Math.min(1, sum / 24)})`;
+    $("reduction-parts").textContent = held.map(([label, db]) => `${label} ${db.toFixed(1)}`).join(" · ");
   }
   const faults = Object.entries(stats.faults).filter(([, n]) => n > 0).map(([plugin, n]) => `${plugin} has failed ${n} times`);
   const lines = [...faults, ...stats.trouble];

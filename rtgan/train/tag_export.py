@@ -1,0 +1,112 @@
+"""From a run of the recogniser to a TorchScript file with its card, its labels and a test vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import UsageError
+from .checkpoint import load_checkpoint
+from .export import LICENCE, TEST_VECTOR, save_model, training_record
+from .networks import count_parameters
+from .tag_data import BINS, HOP_S, MELS, WINDOW_S
+from .tag_loop import TASK, TagConfig, parse_tag_config
+from .tags import Listening, TagNet
+
+#: What the shipped form listens to; other rates get the same frequencies by frames of another length.
+RATE_HZ = 48000
+_HOP, _N_FFT = round(HOP_S * RATE_HZ), round(WINDOW_S * RATE_HZ)
+_VECTOR_FRAMES = 40
+
+
+def net_of(content: Mapping[str, Any]) -> tuple[TagConfig, TagNet]:
+    """The averaged net of a checkpoint, and its config."""
+    config = parse_tag_config(content["config"], "checkpoint")
+    net = TagNet(config.network, len(content["labels"]))
+    net.load_state_dict(content["ema"])
+    return config, net.eval()
+
+
+def export_tags(
+    run: Path,
+    path: Path,
+    name: str | None = None,
+    description: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Export the averaged weights of a run; returns the card."""
+    content = load_checkpoint(run)
+    config, net = net_of(content)
+    told = [k for k, label in enumerate(content["labels"]) if label in config.tell]
+    module = Listening(net, content["calibration"], told, _N_FFT).eval()
+    macs = BINS * MELS + sum(
+        m.weight.numel() for m in (module.gather, module.judge, module.out)
+    )  # fmt: skip
+    bands = MELS
+    for filter in module.filters:
+        assert isinstance(filter, torch.nn.Conv2d)
+        bands //= filter.stride[1]
+        macs += filter.weight.numel() * bands
+    card = {
+        "schema": 1,
+        "name": name or config.name,
+        "task": TASK,
+        "version": config.version,
+        "licence": LICENCE,
+        "description": description or config.description,
+        "sample_rate_hz": RATE_HZ,
+        "n_fft": _N_FFT,
+        "hop_samples": _HOP,
+        "synthesis_samples": _HOP,
+        "lookahead_frames": 0,
+        "latency_samples": 0,
+        "channels": 1,
+        "state_size": module.state_size,
+        "labels": [content["labels"][k] for k in told],
+        "parameters": count_parameters(net),
+        "macs_per_frame": macs,
+        "training": training_record(content, config.as_dict(), run, content["seconds_of_audio"] / 3600),
+        "metrics": card_figures(metrics or {}),
+        "test_vector": {
+            "file": TEST_VECTOR,
+            "frames": _VECTOR_FRAMES,
+            "encoding": "base64 of npz: input, output",
+        },
+    }
+    spectra = example_spectra()
+    with torch.no_grad():
+        state = torch.zeros(1, module.state_size)
+        traced = torch.jit.trace(module, (spectra[:1], state))  # type: ignore[no-untyped-call]
+        answers = []
+        for spectrum in spectra.split(1):  # type: ignore[no-untyped-call]
+            answer, state = traced(spectrum, state)
+            answers.append(answer)
+    save_model(traced, card, spectra.numpy(), torch.cat(answers).numpy(), path)
+    return card
+
+
+def card_figures(results: Mapping[str, Any]) -> dict[str, float]:
+    """What a card says of the figures that ``rtgan eval tags --json`` writes, those of its first model."""
+    figures = next(iter(results.values()), None)
+    if figures is None:
+        return {}
+    try:
+        three = figures["speech_music_noise"]
+        found = {
+            "speech_music_noise_accuracy": three["accuracy_settled"],
+            "calibration_error": figures["calibration_error"],
+        }
+        return found | ({"clips_accuracy": figures["clips"]["accuracy"]} if figures["clips"] else {})
+    except (KeyError, TypeError):
+        raise UsageError("The figures are not those of 'rtgan eval tags --json'.") from None
+
+
+def example_spectra(frames: int = _VECTOR_FRAMES) -> torch.Tensor:
+    """Reproducible spectra ``(frames, 2, bins)``: noise whose level and colour change."""
+    rng = np.random.default_rng(4)
+    level = 10 ** rng.uniform(-3, 1.5, (frames, 1, 1)) * np.exp(-rng.uniform(0, 3) * np.linspace(0, 1, _N_FFT // 2 + 1))
+    return torch.from_numpy((rng.normal(0, 1, (frames, 2, _N_FFT // 2 + 1)) * level).astype(np.float32))

@@ -1,0 +1,180 @@
+"""Training of the recogniser, and what its answers are worth: `calibration`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import UsageError
+from .config import read_yaml
+from .course import Course, CourseConfig, Lesson, parse_course
+from .tag_data import ENVIRONMENT, LABELS, RATE_HZ, Scene, TagCorpus, TagDataSettings, TagMixer, load_tag_corpus
+from .tags import TagNet, TagSettings
+
+TASK = "tags"
+#: Scenes that probabilities are calibrated by, and the series they are drawn from.
+_SCENES, _SERIES = 160, 77
+
+
+@dataclass(frozen=True)
+class TagConfig(CourseConfig):
+    """A training run of `TagNet`, as in YAML.
+
+    ``batch`` counts scenes; ``which_weight`` is that of telling kinds of sound from each other beside telling each from
+    everything else. ``tell`` names the labels that the exported net tells; it learns all, so that it takes none of them
+    for another.
+    """
+
+    TASK: ClassVar[str] = TASK
+
+    batch: int = 32
+    which_weight: float = 0.5
+    tell: list[str] = field(default_factory=lambda: list(LABELS))
+    network: TagSettings = field(default_factory=TagSettings)
+    data: TagDataSettings = field(default_factory=TagDataSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch < 2 or self.which_weight < 0:
+            raise UsageError("batch must be at least 2, which_weight at least 0.")
+        if not self.tell or len(set(self.tell)) != len(self.tell) or not set(self.tell) <= set(LABELS):
+            raise UsageError(f"tell must name different labels of {', '.join(LABELS)}.")
+        if self.losses or self.adversary is not None:
+            raise UsageError("a recogniser is taught by labels: leave losses and adversary out.")
+
+
+def parse_tag_config(values: Any, where: str) -> TagConfig:
+    """Check plain values and make a config of them; unknown keys are refused."""
+    return parse_course(TagConfig, values, where, {"network": TagSettings, "data": TagDataSettings})
+
+
+def load_tag_config(path: Path) -> TagConfig:
+    """Read a config file."""
+    return parse_tag_config(read_yaml(path), str(path))
+
+
+def stacked(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
+    """Scenes as ``(batch, frames, MELS)`` and labels ``(batch, frames, labels)``."""
+    return (
+        torch.from_numpy(np.stack([s.decibels for s in scenes])),
+        torch.from_numpy(np.stack([s.labels for s in scenes])).float(),
+    )
+
+
+def tag_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross entropy where the labels know."""
+    known = labels >= 0
+    each = functional.binary_cross_entropy_with_logits(logits, labels.clamp_min(0), reduction="none")
+    return (each * known).sum() / known.sum().clamp_min(1)
+
+
+#: Labels of which at most one is mostly true.
+_GROUPS = tuple(
+    [LABELS.index(name) for name in names] for names in (ENVIRONMENT, ("speech", "singing", "music", "noise"))
+)
+
+
+def which_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of which one of a group it is, where one is and the others are not."""
+    found = []
+    for group in _GROUPS:
+        given, wanted = logits[..., group], labels[..., group]
+        one = ((wanted == 1).sum(-1) == 1) & ((wanted == 0).sum(-1) == len(group) - 1)
+        if one.any():
+            found.append(functional.cross_entropy(given[one], wanted[one].argmax(-1)))
+    return torch.stack(found).mean() if found else logits.sum() * 0
+
+
+def calibration(net: TagNet, mixer: TagMixer, scenes: int = _SCENES) -> list[list[float]]:
+    """Scale and shift of every label's logit by which its probability comes true (Platt, 1999).
+
+    By recordings that are neither trained on nor tested by. The kinds of noise have few of these and share one pair.
+    """
+    logits, labels = [], []
+    with torch.no_grad():
+        for first in range(0, scenes, 16):
+            x, y = stacked([mixer(k) for k in range(first, first + 16)])
+            # Neighbours say the same: every fifth frame is enough.
+            logits.append(net(x)[:, 25::5].reshape(-1, len(LABELS)))
+            labels.append(y[:, 25::5].reshape(-1, len(LABELS)))
+    given, wanted = torch.cat(logits), torch.cat(labels)
+    shared = LABELS.index(ENVIRONMENT[0])
+    place = torch.tensor([shared if name in ENVIRONMENT else k for k, name in enumerate(LABELS)])
+    scale = torch.ones(len(LABELS), requires_grad=True)
+    shift = torch.zeros(len(LABELS), requires_grad=True)
+    fitter = torch.optim.LBFGS([scale, shift], max_iter=60, line_search_fn="strong_wolfe")
+
+    def cost() -> Tensor:
+        fitter.zero_grad()
+        # Few recordings stand behind a label: what they say is not taken to the letter.
+        value = (
+            tag_loss(given * scale[place] + shift[place], wanted) + 3e-4 * ((scale - 1).square() + shift.square()).sum()
+        )
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    fitter.step(cost)  # type: ignore[no-untyped-call]
+    return torch.stack((scale, shift), 1)[place].detach().tolist()  # type: ignore[no-any-return]
+
+
+class TagCourse(Course[TagConfig]):
+    """A run.
+
+    Parameters
+    ----------
+    config : TagConfig
+    corpus : TagCorpus
+    out : Path
+        Run folder.
+    """
+
+    def __init__(self, config: TagConfig, corpus: TagCorpus, out: Path) -> None:
+        torch.manual_seed(config.seed)
+        self.corpus = corpus
+        self.mixer = TagMixer(corpus, "train", config.data, config.seed)
+        super().__init__(config, TagNet(config.network, len(LABELS)), out, RATE_HZ)
+
+    def lesson(self, generator: torch.Generator) -> Lesson:
+        """The next scenes."""
+        torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+        batch = self.config.batch
+        x, y = stacked([self.mixer(self.step * batch + k) for k in range(batch)])
+        logits = self.net(x)
+        weights = {"tags": 1.0, "which": self.config.which_weight}
+        return Lesson({"tags": tag_loss(logits, y), "which": which_loss(logits, y)}, weights)
+
+    def facts(self) -> dict[str, Any]:
+        """Sources and hours, and the calibration of the averaged net."""
+        with self.as_averaged() as net:
+            scales = calibration(net, TagMixer(self.corpus, "calibrate", self.config.data, _SERIES))
+        return {
+            "labels": list(LABELS),
+            "calibration": scales,
+            "sources": self.corpus.sources(),
+            "seconds_of_audio": sum(s["hours"] for s in self.corpus.sources()) * 3600,
+        }
+
+
+def begin(config: TagConfig, data: Path | None, cache: Path | None, out: Path) -> TagCourse:
+    """A run, from ``rtgan train``."""
+    corpus = corpus_of(config, data, cache)
+    print(corpus.describe())
+    return TagCourse(config, corpus, out)
+
+
+def corpus_of(config: TagConfig, data: Path | None, cache: Path | None = None) -> TagCorpus:
+    """The recordings that a config is trained on and measured by."""
+    if data is None:
+        raise UsageError("Sounds are learned from recordings: say where they are with --data DIR.")
+    corpus = load_tag_corpus(data, config.data, cache)
+    for side in ("train", "calibrate"):
+        missing = [kind for kind in ("speech", "music", "noise") if not corpus.pool(side, kind)]
+        if missing:
+            raise UsageError(f"There is no {missing[0]} to {side} by in {str(data)!r}.")
+    return corpus

@@ -1,0 +1,189 @@
+"""The recogniser: which of some kinds of sound are heard now, each for itself.
+
+Small causal convolutions over mel bands and time; what they find is averaged over the last moments, over about a
+second and over some seconds, and a perceptron judges by all three. Such averages forget at a fixed pace and have little
+to learn by heart, where recordings are few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import UsageError
+from .tag_data import BINS, FLOOR_DB, HOP_S, MELS, mel_bank
+
+#: What the input is shifted and divided by, in dB.
+_CENTRE_DB, _SPREAD_DB = -60.0, 20.0
+_TAPS = 3
+
+
+@dataclass(frozen=True)
+class TagSettings:
+    """Shape of the net.
+
+    Attributes
+    ----------
+    channels : list of int
+        Behind each convolution.
+    strides : list of int
+        By how much each thins the bands out.
+    dilations : list of int
+        Frames between the three that a convolution sees.
+    features, hidden : int
+        What is averaged, and width of the perceptron.
+    memory_s : list of float
+        Time constants of the averages.
+    dropout : float
+        Share of averages hidden in training.
+    """
+
+    channels: list[int] = field(default_factory=lambda: [24, 48, 64])
+    strides: list[int] = field(default_factory=lambda: [4, 2, 2])
+    dilations: list[int] = field(default_factory=lambda: [1, 2, 4])
+    features: int = 96
+    hidden: int = 96
+    memory_s: list[float] = field(default_factory=lambda: [0.1, 0.6, 2.5])
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        lists = (self.channels, self.strides, self.dilations)
+        if len({len(values) for values in lists}) != 1 or not 1 <= len(self.channels) <= 5:
+            raise UsageError("network: channels, strides and dilations must be lists of one length, from 1 to 5.")
+        if min(min(values) for values in lists) < 1 or MELS % math.prod(self.strides):
+            raise UsageError(f"network: channels and dilations must be above 0, and strides divide {MELS} bands.")
+        if min(self.features, self.hidden) < 1 or not 0 <= self.dropout < 1:
+            raise UsageError("network: features and hidden must be above 0, dropout at least 0 and less than 1.")
+        if not self.memory_s or min(self.memory_s) < HOP_S:
+            raise UsageError(f"network: memory_s must name time constants from {HOP_S:g} s.")
+
+
+class _Stage(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.context = (_TAPS - 1) * dilation
+        reach = max(stride - 1, 1)
+        self.filter = nn.Conv2d(
+            inputs, outputs, (_TAPS, 2 * reach + 1), (1, stride), (0, reach), (dilation, 1), bias=False
+        )
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, inputs, context + frames, bands)`` to ``(batch, outputs, frames, bands / stride)``."""
+        y: Tensor = torch.relu(self.norm(self.filter(x)))
+        return y
+
+
+class TagNet(nn.Module):
+    """From bands in dB ``(batch, frames, MELS)`` to logits ``(batch, frames, labels)``."""
+
+    def __init__(self, settings: TagSettings, labels: int) -> None:
+        super().__init__()
+        self.settings = settings
+        inputs = [1, *settings.channels]
+        self.stages = nn.ModuleList(
+            _Stage(*shape)
+            for shape in zip(inputs, settings.channels, settings.strides, settings.dilations, strict=False)
+        )
+        self.flat = settings.channels[-1] * (MELS // math.prod(settings.strides))
+        self.gather = nn.Linear(self.flat, settings.features)
+        self.judge = nn.Linear(settings.features * len(settings.memory_s), settings.hidden)
+        self.out = nn.Linear(settings.hidden, labels)
+
+    def forward(self, decibels: Tensor) -> Tensor:
+        """Logits of every frame."""
+        x = ((decibels - _CENTRE_DB) / _SPREAD_DB)[:, None]
+        for stage in self.stages:
+            # Silence lies before the beginning, as in a net that has just been reset.
+            assert isinstance(stage, _Stage)
+            fill = (FLOOR_DB - _CENTRE_DB) / _SPREAD_DB if stage is self.stages[0] else 0.0
+            x = stage(functional.pad(x, (0, 0, stage.context, 0), value=fill))
+        x = torch.relu(self.gather(x.permute(0, 2, 1, 3).flatten(2)))
+        averages = torch.cat([averaged(x, seconds) for seconds in self.settings.memory_s], 2)
+        averages = functional.dropout(averages, self.settings.dropout, self.training)
+        logits: Tensor = self.out(torch.relu(self.judge(averages)))
+        return logits
+
+
+def averaged(x: Tensor, seconds: float) -> Tensor:
+    """Exponentially weighted means of ``(batch, frames, features)`` up to each frame, of what there has been so far."""
+    keep = math.exp(-HOP_S / seconds)
+    count = torch.arange(x.shape[1])
+    ages = count[:, None] - count[None]
+    weights = torch.where(ages >= 0, keep ** ages.clamp_min(0).double(), 0.0)
+    weights = (weights / weights.sum(1, keepdim=True)).float()
+    return torch.matmul(weights, x)
+
+
+class Listening(nn.Module):
+    """The exported form, frame by frame: a spectrum in, probabilities out.
+
+    Parameters
+    ----------
+    net : TagNet
+    calibration : sequence of (float, float)
+        Scale and shift of each label's logit.
+    told : sequence of int
+        Places of the labels that it tells.
+    n_fft : int
+        Length of the Hann window behind the spectrum, in samples; frequencies must lie 25 Hz apart.
+    """
+
+    bank: Tensor
+
+    def __init__(
+        self, net: TagNet, calibration: Sequence[Sequence[float]], told: Sequence[int], n_fft: int
+    ) -> None:  # fmt: skip
+        super().__init__()
+        settings = net.settings
+        self.register_buffer("bank", torch.from_numpy(mel_bank()) * (4.0 / n_fft) ** 2)
+        self.filters = nn.ModuleList()
+        self.contexts: list[tuple[int, int, int]] = []
+        inputs, bands = 1, MELS
+        for stage in net.stages:
+            assert isinstance(stage, _Stage)
+            self.filters.append(nn.utils.fusion.fuse_conv_bn_eval(stage.filter, stage.norm))
+            self.contexts.append((inputs, stage.context, bands))
+            inputs, bands = stage.filter.out_channels, bands // stage.filter.stride[1]
+        self.gather, self.judge = net.gather, net.judge
+        kept = list(told)
+        scale, shift = torch.tensor(calibration)[kept].T
+        self.out = nn.Linear(settings.hidden, len(kept))
+        with torch.no_grad():
+            self.out.weight.copy_(net.out.weight[kept] * scale[:, None])
+            self.out.bias.copy_(net.out.bias[kept] * scale + shift)
+        self.features = settings.features
+        self.keep = [math.exp(-HOP_S / seconds) for seconds in settings.memory_s]
+        self.state_size = sum(math.prod(c) for c in self.contexts) + len(self.keep) * (self.features + 1)
+
+    def forward(self, spectrum: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """``(1, 2, bins)`` and ``(1, state_size)``, zeros at the start, to ``(1, labels)`` and the next state."""
+        real, imag = spectrum[:, 0, :BINS], spectrum[:, 1, :BINS]
+        power = torch.matmul(real * real + imag * imag, self.bank)
+        decibels = torch.log10(power + 10 ** (FLOOR_DB / 10)) * 10.0
+        # A state of zeros is silence, which lies at the floor.
+        fill = (FLOOR_DB - _CENTRE_DB) / _SPREAD_DB
+        x = ((decibels - _CENTRE_DB) / _SPREAD_DB - fill)[:, None, None]
+        kept = []
+        at = 0
+        for number, (filter, (channels, frames, bands)) in enumerate(zip(self.filters, self.contexts, strict=True)):
+            size = channels * frames * bands
+            whole = torch.cat((state[:, at : at + size].view(1, channels, frames, bands), x), 2)
+            at += size
+            kept.append(whole[:, :, 1:].reshape(1, size))
+            x = torch.relu(filter(whole + fill if number == 0 else whole))
+        x = torch.relu(self.gather(x.flatten(1)))
+        averages = []
+        for keep in self.keep:
+            total = state[:, at : at + self.features] * keep + x
+            weight = state[:, at + self.features : at + self.features + 1] * keep + 1.0
+            at += self.features + 1
+            kept += [total, weight]
+            averages.append(total / weight)
+        logits = self.out(torch.relu(self.judge(torch.cat(averages, 1))))
+        return torch.sigmoid(logits), torch.cat(kept, 1)

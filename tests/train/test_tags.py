@@ -1,0 +1,210 @@
+"""The recogniser: its recordings, its scenes, the net in both forms, and how it is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from support import speechlike
+
+from rtgan.errors import UsageError
+from rtgan.generators import library
+from rtgan.train import tag_data, tag_export, tag_loop
+from rtgan.train.tag_data import LABELS, MELS, TagDataSettings, TagMixer, load_tag_corpus, sounding
+from rtgan.train.tag_eval import calibration_error, figures
+from rtgan.train.tag_loop import TagConfig, calibration, parse_tag_config, tag_loss, which_loss
+from rtgan.train.tags import Listening, TagNet, TagSettings
+
+SMALL = TagSettings(channels=[4, 4, 4], features=8, hidden=8)
+DATA = TagDataSettings(test=["music/c"], calibrate=["music/b"], seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a second each: twelve speakers, noises, clips with folds, three instruments, three pieces."""
+    folder = tmp_path_factory.mktemp("tags-data")
+    rng = np.random.default_rng(1)
+    manifest = []
+
+    def put(name: str, sound: np.ndarray, **more: object) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, sound.astype(np.float32), 16000)
+        manifest.append({"file": name, "licence": "CC0", "source": name.split("/")[0], **more})
+
+    for k in range(12):
+        put(f"speech/speaker{k:02d}.wav", speechlike(0.5, 16000, seed=k))
+        put(f"noise/hiss{chr(97 + k)}x.wav", 0.1 * rng.standard_normal(8000))
+        for label in ("Rain", "Dog_bark"):
+            put(f"noise/esc/{label}-{k}.wav", 0.1 * rng.standard_normal(8000), label=label, fold=k % 4 + 1,
+                recording=f"{label}{k // 4}{k % 4}")  # fmt: skip
+    for k in "abc":
+        for note in (60, 64):
+            tone = np.sin(2 * np.pi * 440 * 2 ** ((note - 69) / 12) * np.arange(8000) / 16000)
+            put(f"music/{k}/{note}.wav", 0.3 * tone)
+    for k in range(12):
+        put(f"music/freesound/piece{k}.wav", 0.2 * rng.standard_normal(8000))
+    put("singing/a.wav", speechlike(0.5, 16000, seed=99))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tag_data.TagCorpus:
+    return load_tag_corpus(data, DATA, tmp_path_factory.mktemp("cache"), progress=False)
+
+
+def test_no_recording_is_on_two_sides(corpus: tag_data.TagCorpus) -> None:
+    sides: dict[tuple[str, str], set[str]] = {}
+    for clip in corpus.clips:
+        sides.setdefault((clip.kind, clip.file if clip.kind == "music" else clip.group), set()).add(clip.side)
+    assert all(len(s) == 1 for s in sides.values())
+    assert {c.side for c in corpus.clips if c.kind == "speech"} >= {"train", "test"}
+    assert {c.side for c in corpus.clips if "-3.wav" in c.file and "esc" in c.file} == {"test"}, "fold 4"
+    assert {c.side for c in corpus.clips if c.kind == "singing"} == {"test"}
+    assert [c.side for c in corpus.clips if c.file.startswith(("music/b", "music/c"))] == 2 * ["calibrate"] + 2 * [
+        "test"
+    ]
+
+
+def test_powers_are_those_of_a_sine_at_full_scale() -> None:
+    sine = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000).astype(np.float32)
+    level = 10 * np.log10(tag_data.powers(sine)[5:].sum(1))
+    assert np.abs(level - 10 * np.log10(1.5)).max() < 0.3, "a Hann window spreads it by half"
+
+
+def test_scenes_say_what_is_in_them_and_are_always_the_same(corpus: tag_data.TagCorpus) -> None:
+    mixer = TagMixer(corpus, "train", DATA, 3)
+    scene = mixer.scene(np.random.default_rng(1), ["rain"])
+    assert scene.decibels.shape == (50, MELS) and scene.labels.shape == (50, len(LABELS))
+    columns = {name: scene.labels[:, k] for k, name in enumerate(LABELS)}
+    assert (columns["rain"] == 1).any() and (columns["noise"][columns["rain"] == 1] == 1).all()
+    assert not (columns["speech"] == 1).any()
+    one, two = mixer(7), TagMixer(corpus, "train", DATA, 3)(7)
+    assert np.array_equal(one.decibels, two.decibels) and np.array_equal(one.labels, two.labels)
+    sung = mixer.scene(np.random.default_rng(2), ["singing"])
+    assert (sung.labels[:, LABELS.index("singing")] == 1).any() and np.isfinite(sung.decibels).all()
+
+
+def test_a_sound_holds_a_while_and_is_then_in_doubt() -> None:
+    power = np.full((200, MELS), 1e-10, np.float32)
+    power[20:40] = 1e-3
+    found = sounding(power, 25.0)
+    assert (found[20:40] == 1).all() and (found[45:54] == 1).all()
+    assert found[70] == -1 and found[150] == 0 and found[5] == 0
+
+
+def test_frame_by_frame_it_says_what_it_says_of_the_whole() -> None:
+    torch.manual_seed(0)
+    net = TagNet(SMALL, len(LABELS))
+    for _ in range(3):
+        net(torch.randn(4, 60, MELS) * 20 - 60)
+    net.eval()
+    rng = np.random.default_rng(0)
+    sound = (0.1 * rng.standard_normal(16000) * np.linspace(0, 1, 16000)).astype(np.float32)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(640) / 640)
+    padded = np.concatenate((np.zeros(320), sound))
+    spectra = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, 640)[::320] * window)
+    frames = torch.from_numpy(np.stack((spectra.real, spectra.imag), 1).astype(np.float32))
+    scales = [[1.5, 0.2]] * len(LABELS)
+    told = [0, 3, 7]
+    module = Listening(net, scales, told, 640).eval()
+    state, answers = torch.zeros(1, module.state_size), []
+    with torch.no_grad():
+        for frame in frames:
+            answer, state = module(frame[None], state)
+            answers.append(answer)
+        decibels = 10 * np.log10(tag_data.powers(sound) + np.float32(1e-10))
+        whole = torch.sigmoid(net(torch.from_numpy(decibels)[None])[0] * 1.5 + 0.2)[:, told]
+    assert float((torch.cat(answers) - whole).abs().max()) < 1e-5
+
+
+def test_losses_know_what_nobody_can_tell() -> None:
+    logits = torch.zeros(1, 2, len(LABELS), requires_grad=True)
+    labels = -torch.ones(1, 2, len(LABELS))
+    labels[0, 0] = 0
+    labels[0, 0, LABELS.index("rain")] = 1
+    (tag_loss(logits, labels) + which_loss(logits, labels)).backward()
+    assert logits.grad is not None
+    assert not logits.grad[0, 1].any() and logits.grad[0, 0, LABELS.index("rain")] < 0
+    assert float(which_loss(logits, labels).detach()) == pytest.approx(np.log(10))
+
+
+def test_calibration_finds_what_a_net_that_is_too_sure_must_be_scaled_by(corpus: tag_data.TagCorpus) -> None:
+    class Sure(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((*x.shape[:2], len(LABELS)), 8.0)
+
+    scales = calibration(Sure(), TagMixer(corpus, "calibrate", DATA, 1), 16)  # type: ignore[arg-type]
+    assert len(scales) == len(LABELS)
+    assert all(scale * 8.0 + shift < 5.0 for scale, shift in scales), "no label sounds all the time"
+    assert len({tuple(s) for s in scales[-10:]}) == 1
+
+
+def test_a_run_is_exported_lowered_and_read_with_its_labels(
+    corpus: tag_data.TagCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tag_loop, "_SCENES", 16)
+    config = TagConfig("tiny", steps=2, batch=2, network=SMALL, data=DATA, tell=["speech", "rain"])
+    course = tag_loop.TagCourse(config, corpus, tmp_path / "run")
+    assert course.run(progress=False) == 2
+    again = tag_loop.TagCourse(dataclasses.replace(config, steps=3), corpus, tmp_path / "run")
+    again.restore()
+    assert again.run(progress=False) == 3
+    card = tag_export.export_tags(tmp_path / "run", tmp_path / "tiny.ts")
+    assert {s["name"] for s in card["training"]["sources"]} == {"speech", "noise", "music"}
+    library.lower(tmp_path / "tiny.ts")
+    loaded = library.load(tmp_path / "tiny.ts")
+    assert loaded.card.labels == ("speech", "rain")
+    error = library.deviation(loaded)
+    assert error is not None and error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"batch": 1}, "batch must be at least 2"),
+        ({"losses": {"stft": {"weight": 1.0}}}, "leave losses and adversary out"),
+        ({"network": {"strides": [3, 2, 2]}}, "strides divide 64 bands"),
+        ({"tell": ["speech", "wind"]}, "tell must name different labels"),
+        ({"network": {"channels": [8]}}, "lists of one length"),
+        ({"network": {"memory_s": [0.001]}}, "memory_s"),
+        ({"data": {"seconds": 0.1}}, "seconds must lie in 1..30"),
+        ({"data": {"test_share": 1.0}}, "less than 1 together"),
+        ({"colour": 1}, "colour is not known"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(change: dict[str, object], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        parse_tag_config({"name": "x", **change}, "x.yaml")
+
+
+def test_figures_count_what_is_known_and_leave_out_what_is_not() -> None:
+    labels = ("silence", "speech", "music", "noise", "instrument")
+    kinds = ["speech"] * 10 + ["instrument"] * 10 + ["silence"] * 10 + [""] * 5
+    fresh = np.concatenate([np.arange(10)] * 3 + [np.arange(5)])
+    chances = np.zeros((35, 5), np.float32)
+    chances[2:10, 1] = 0.9
+    chances[10:20, 2] = 0.8
+    chances[20:30, 0] = 1.0
+    chances[30:, 3] = 1.0
+    chances[7, 3] = 0.95
+    found = figures(labels, chances, kinds, [""] * 35, fresh)
+    three = found["speech_music_noise"]
+    assert three["steps"] == 20 and three["accuracy_settled"] == pytest.approx(0.9)
+    assert found["labels"]["speech"] == {"steps": 5, "found": 1.0, "false": 0.0}
+    assert found["labels"]["instrument"]["found"] == 0.0 and found["labels"]["music"]["found"] == 1.0
+    assert found["delay_ms"]["speech"] == 300.0
+    beneath = ["noise"] * 35
+    assert "noise" not in figures(labels, chances, kinds, beneath, fresh)["labels"]
+
+
+def test_calibration_error_is_the_distance_from_what_came_true() -> None:
+    said = np.array([0.95] * 10 + [0.15] * 10)
+    assert calibration_error(np.stack((said, np.repeat([1.0, 0.0], 10)))) == pytest.approx(0.1)
+    assert calibration_error(np.stack((said, np.repeat([0.0, 1.0], 10)))) == pytest.approx(0.9)
