@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     encode = commands.add_parser("encode", help="encode speech with the neural codec, 1.5 to 6 kbit/s")
     decode = commands.add_parser("decode", help="decode what 'rtgan encode' made")
     if len(sys.argv) > 1 and sys.argv[1] in ("encode", "decode"):
-        from rtgan.codec import commands as coding
+        from rtgan import coding
 
         coding.add_arguments(encode, decode)
 
@@ -223,7 +223,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         warm.done()
         return code
     if args.command in ("encode", "decode"):
-        from rtgan.codec import commands as coding
+        from rtgan import coding
 
         return coding.encode(args) if args.command == "encode" else coding.decode(args)
     if args.command == "tag":

@@ -45,7 +45,7 @@ ORDER = (
     "control",
     "panel",
     "demo warm model_check",
-    "live batch tagging listing bench",
+    "live batch coding tagging listing bench",
     "doctor",
     "cli",
     "__main__",

@@ -123,7 +123,7 @@ def aligned(estimate: Array, target: Array) -> Array:
 
     def envelope(sound: Array) -> NDArray[np.float64]:
         whole = sound[: len(sound) // hop * hop].reshape(-1, hop).astype(np.float64)
-        return np.log(np.square(whole).mean(1) + 1e-6)
+        return np.asarray(np.log(np.square(whole).mean(1) + 1e-6))
 
     given, wanted = envelope(estimate), envelope(target)
     most = round(_SHIFT * RATE_HZ / hop)

@@ -173,10 +173,10 @@ class CodecTrainer(Course[CodecConfig]):
         with self.as_averaged():
             for number in range(batches):
                 logs = log_power(self.examples((1 << 41) + number))
-                rows, comb = taken_apart(logs)
+                apart, comb = taken_apart(logs)
                 silent = logs.reshape(*comb.shape, -1).amax(-1) <= np.log(2 * spectra.FLOOR)
                 first = torch.where(silent, codec.SILENT, comb)
-                told = torch.cat((first[..., None], net.quantiser.codes(net.encode(rows))), -1)
+                told = torch.cat((first[..., None], net.quantiser.codes(net.encode(apart))), -1)
                 codes += list(told.to(torch.int16))
         return codes
 

@@ -68,7 +68,7 @@ def decode(args: argparse.Namespace) -> int:
         raise RtganError(f"{args.input}: {problem}") from None
     sound = reader.read(args.start, args.seconds)
     files.write(args.output, sound, reader.sample_rate_hz)
-    for problem in reader.problems:
-        print(f"rtgan: {args.input}: {problem}", file=sys.stderr)
+    for lost in reader.problems:
+        print(f"rtgan: {args.input}: {lost}", file=sys.stderr)
     print(f"{args.output}: {sound.shape[1] / reader.sample_rate_hz:.2f} s")
     return 1 if reader.problems else 0
