@@ -148,8 +148,8 @@ class CodecTrainer(Course[CodecConfig]):
         given = self.examples(self.step)
         logs = log_power(given)
         stages = torch.randint(config.fewest_stages, config.network.stages + 1, (config.batch,), generator=generator)
-        rows, comb = taken_apart(logs)
-        latents, commitment = net.quantiser(net.encode(rows), stages, generator)
+        apart, comb = taken_apart(logs)
+        latents, commitment = net.quantiser(net.encode(apart), stages, generator)
         parts = {"commitment": commitment}
         said = put_together(net.decode(latents), comb)
         parts["log"] = (said - logs).abs().mean()
