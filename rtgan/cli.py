@@ -104,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--allow-code", action="store_true",
                           help="let a recorded performance name plugin files, which run, and model files")  # fmt: skip
 
+    encode = commands.add_parser("encode", help="encode speech with the neural codec, 1.5 to 6 kbit/s")
+    decode = commands.add_parser("decode", help="decode what 'rtgan encode' made")
+    if len(sys.argv) > 1 and sys.argv[1] in ("encode", "decode"):
+        from rtgan import coding
+
+        coding.add_arguments(encode, decode)
+
     tag = commands.add_parser("tag", help="tell what sounds when in files: speech, music, kinds of noise")
     tag.add_argument("inputs", nargs="+", type=Path, metavar="FILE")
     tag.add_argument("-o", "--output", type=Path, metavar="OUT",
@@ -215,6 +222,10 @@ def _dispatch(args: argparse.Namespace) -> int:
         code = batch.run(args) if args.command == "process" else batch.replay(args)
         warm.done()
         return code
+    if args.command in ("encode", "decode"):
+        from rtgan import coding
+
+        return coding.encode(args) if args.command == "encode" else coding.decode(args)
     if args.command == "tag":
         warm.announce()
         from rtgan import tagging

@@ -228,6 +228,7 @@ def all_params(plugin: type[Plugin]) -> ParamSet:
 @cache
 def _builtin() -> dict[str, str]:
     return {
+        "codec": "rtgan.plugins.codec",
         "compressor": "rtgan.plugins.compressor",
         "deesser": "rtgan.plugins.deesser",
         "denoise": "rtgan.plugins.denoise",

@@ -29,7 +29,7 @@ ORDER = (
     "graph",
     "switchboard",
     "generators",
-    "worker",
+    "codec worker",
     "plugins",
     "engine",
     "preset_text",
@@ -45,7 +45,7 @@ ORDER = (
     "control",
     "panel",
     "demo warm model_check",
-    "live batch tagging listing bench",
+    "live batch coding tagging listing bench",
     "doctor",
     "cli",
     "__main__",
@@ -57,7 +57,7 @@ FRONT_DOOR = "rtgan"
 #: What training may use of the rest.
 TRAIN_USES = {"errors", "version", "kernel_cache", "kernels"}
 #: And to measure a net where it plays, inside functions.
-EVAL_USES = {"generators", "tagging"}
+EVAL_USES = {"codec", "generators", "tagging"}
 #: Where torch may be imported: with the module, and inside functions.
 TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects",
                      "rtgan.worker.frames", "rtgan.worker.lowering", "rtgan.worker.serve", "rtgan.bench.gtcrn",

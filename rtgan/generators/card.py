@@ -67,6 +67,8 @@ _PLAYING: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 #: What a model that fills gaps (task "repair") says instead.
 _REPAIRING: dict[str, tuple[Any, str]] = {"inputs": _number(1, 4096), "outputs": _number(1, 4096)}
+#: What a codec (task "codec") says: rows as well, the answer's with the numbers that are quantised in front.
+_CODING = _REPAIRING | {"latents": _number(1, 1024)}
 #: What a model that recognises sounds (task "tags") says besides.
 _TELLING: dict[str, tuple[Any, str]] = {
     "labels": ((lambda v: isinstance(v, list) and 1 <= len(v) <= 1000 and len(set(map(str, v))) == len(v)
@@ -143,10 +145,10 @@ class Card:
     channels, state_size : int
     timbres : tuple of Timbre
     inputs, outputs : int
-        Size of the rows of a model that takes no spectra, tasks "synth" and "repair"; 0 for others.
+        Size of the rows of a model that takes no spectra, tasks "synth", "repair" and "codec"; 0 for others.
     latents : int
         Of a model that plays notes: how many numbers at the end of an input row tell notes of the same pitch and
-        velocity apart; 0 for others.
+        velocity apart; of a codec: how many are quantised for a packet; 0 for others.
     labels : tuple of str
         Of a model that recognises sounds, task "tags": what its probabilities are of; empty for others.
     sha256 : str
@@ -206,7 +208,7 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
     """
     if not isinstance(data, dict):
         raise RtganError(f"the card of {where} is not a table")
-    own = {"synth": _PLAYING, "repair": _REPAIRING, "tags": _SPECTRAL | _TELLING}
+    own = {"synth": _PLAYING, "codec": _CODING, "repair": _REPAIRING, "tags": _SPECTRAL | _TELLING}
     required = _REQUIRED | own.get(str(data.get("task")), _SPECTRAL)
     for key, (valid, allowed) in required.items():
         if key not in data:

@@ -11,6 +11,9 @@ from typing import Any
 import yaml
 
 from . import (
+    codec_eval,
+    codec_export,
+    codec_loop,
     repair_eval,
     repair_export,
     repair_loop,
@@ -51,6 +54,9 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
+    codec_loop.TASK: Task(
+        codec_loop.load_codec_config, codec_loop.begin, codec_export.export_codec, codec_eval.eval_command
+    ),
     tag_loop.TASK: Task(tag_loop.load_tag_config, tag_loop.begin, tag_export.export_tags, tag_eval.eval_command),
     tone_loop.TASK: Task(tone_loop.load_tone_config, tone_loop.begin, tone_export.export_tones, tone_eval.eval_command),
     repair_loop.TASK: Task(

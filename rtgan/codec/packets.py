@@ -1,0 +1,208 @@
+"""Packets for networks: each stands alone, says what it is, and is checked. ``docs/codec.md`` has the bytes.
+
+A packet carries one or more frames of 20 ms. `Sender` makes them of sound as it comes, `Receiver` makes sound of what
+arrives: late, twice, in another order, damaged, of another version, or not at all.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from rtgan.codec import bits
+from rtgan.codec.model import Codes, Decoder, Encoder, Floats, Model, stages_of
+from rtgan.errors import RtganError, UsageError
+
+VERSION = 1
+#: Frames of a packet at most: 2.56 s.
+MOST_FRAMES = 128
+_HEAD = struct.Struct("<BBBHIH")
+_CHECK = struct.Struct("<I")
+#: Bytes around what is coded.
+OVERHEAD = _HEAD.size + _CHECK.size
+#: Bytes of a packet at most.
+LARGEST = 1 << 14
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet that is whole.
+
+    Attributes
+    ----------
+    first : int
+        Number of its first frame since the stream began.
+    stages : int
+        Stages told, which is what decides the bit rate.
+    codes : ndarray, (frames, 1 + stages of the model)
+    """
+
+    first: int
+    stages: int
+    codes: Codes
+
+
+def _number(model: Model) -> int:
+    return (model.number ^ model.number >> 16) & 0xFFFF
+
+
+def pack(model: Model, first: int, codes: Codes, stages: int) -> bytes:
+    """One packet of codes."""
+    if not 1 <= len(codes) <= MOST_FRAMES or not 0 <= first < 1 << 32:
+        raise UsageError(f"a packet holds 1 to {MOST_FRAMES} frames, numbered up to {(1 << 32) - 1}")
+    told = bits.pack(model, codes, stages)
+    head = _HEAD.pack(VERSION, len(codes), stages, _number(model), first, len(told))
+    return head + told + _CHECK.pack(zlib.crc32(told, zlib.crc32(head)))
+
+
+def unpack(model: Model, data: bytes) -> Packet:
+    """What a packet says; bytes behind its end are left alone.
+
+    Raises
+    ------
+    RtganError
+        When it is cut short or damaged, of another version, or made with another model.
+    """
+    if len(data) < OVERHEAD:
+        raise RtganError(f"a packet of {len(data)} bytes is cut short; the shortest has {OVERHEAD}")
+    version, frames, stages, number, first, size = _HEAD.unpack_from(data)
+    if version != VERSION:
+        raise RtganError(f"the packet has version {version}; this program knows version {VERSION}")
+    if size > LARGEST or len(data) < OVERHEAD + size:
+        raise RtganError(f"a packet of {len(data)} bytes is cut short; it speaks of {OVERHEAD + size}")
+    told = bytes(data[_HEAD.size : _HEAD.size + size])
+    (check,) = _CHECK.unpack_from(data, _HEAD.size + size)
+    if check != zlib.crc32(told, zlib.crc32(data[: _HEAD.size])):
+        raise RtganError("the packet is damaged")
+    if number != _number(model):
+        raise RtganError("the packet was made with another model")
+    if not 1 <= frames <= MOST_FRAMES or not 1 <= stages <= model.stages:
+        raise RtganError("the packet is damaged")
+    return Packet(first, stages, bits.unpack(model, told, frames, stages))
+
+
+def length_of(data: bytes | memoryview) -> int:
+    """How long the packet that begins here says it is; 0 where no packet can begin."""
+    if len(data) < OVERHEAD or data[0] != VERSION:
+        return 0
+    size = int(_HEAD.unpack_from(data)[5])
+    return OVERHEAD + size if size <= LARGEST and OVERHEAD + size <= len(data) else 0
+
+
+class Sender:
+    """Sound to packets [any thread].
+
+    Parameters
+    ----------
+    model : Model
+    bits_per_s : float
+        About what speech takes, without the 15 bytes around each packet; may be changed between packets.
+    frames : int
+        In a packet.
+    """
+
+    def __init__(self, model: Model, bits_per_s: float = 6000.0, frames: int = 1) -> None:
+        if not 1 <= frames <= MOST_FRAMES:
+            raise UsageError(f"a packet of {frames} frames is not possible; allowed are 1 to {MOST_FRAMES}")
+        self.model, self.frames = model, frames
+        self.stages = stages_of(model, bits_per_s)
+        self._encoder = Encoder(model)
+        self._waiting = np.zeros((0, 1 + model.stages), np.int64)
+        self.sent = 0
+        """Frames sent."""
+
+    def push(self, samples: Floats) -> list[bytes]:
+        """Packets that are full with these samples (16 kHz, one channel)."""
+        return self._packets(self._encoder.push(samples), self.frames)
+
+    def end(self) -> list[bytes]:
+        """The last packets."""
+        return self._packets(self._encoder.end(), 1)
+
+    def _packets(self, codes: Codes, least: int) -> list[bytes]:
+        waiting = np.concatenate([self._waiting, codes])
+        out = []
+        while len(waiting) >= least:
+            some = waiting[: self.frames]
+            out.append(pack(self.model, self.sent, some, self.stages))
+            self.sent += len(some)
+            waiting = waiting[len(some) :]
+        self._waiting = waiting
+        return out
+
+
+@dataclass
+class Loss:
+    """What became of packets, in numbers of frames and packets."""
+
+    frames_played: int = 0
+    frames_lost: int = 0
+    packets_late: int = 0
+    packets_refused: int = 0
+
+
+class Receiver:
+    """Packets to sound, whatever the network did to them [any thread].
+
+    Parameters
+    ----------
+    model : Model
+    hold_frames : int
+        Frames that are waited for behind a gap before what is missing counts as lost.
+    most_frames : int
+        Frames kept at most; what lies further ahead begins anew there.
+    """
+
+    def __init__(self, model: Model, hold_frames: int = 3, most_frames: int = 512) -> None:
+        if not 0 <= hold_frames < most_frames <= 1 << 16:
+            raise UsageError("hold_frames must be at least 0 and less than most_frames, which may be 65536 at most")
+        self.model, self.hold, self.most = model, hold_frames, most_frames
+        self._decoder = Decoder(model)
+        self._frames: dict[int, tuple[int, Codes]] = {}
+        self._next: int | None = None
+        self.loss = Loss()
+        self.problem = ""
+        """Why the last packet was refused, in one sentence; empty where it was not."""
+
+    def push(self, data: bytes) -> Floats:
+        """Sound that is ready now: samples at 16 kHz, none while something is waited for."""
+        self.problem = ""
+        try:
+            packet = unpack(self.model, data)
+        except RtganError as problem:
+            self.problem = str(problem)
+            self.loss.packets_refused += 1
+            return np.zeros(0, np.float32)
+        if self._next is None or packet.first >= self._next + self.most:
+            # The first packet, or one from so far ahead that nothing in between is to be made up for.
+            self._frames.clear()
+            self._next = packet.first
+        if packet.first + len(packet.codes) <= self._next:
+            self.loss.packets_late += 1
+            return np.zeros(0, np.float32)
+        for k, codes in enumerate(packet.codes):
+            if packet.first + k >= self._next:
+                self._frames.setdefault(packet.first + k, (packet.stages, codes))
+        return self._ready(self.hold)
+
+    def end(self) -> Floats:
+        """What is left, gaps concealed."""
+        return np.concatenate([self._ready(0), self._decoder.end()])
+
+    def _ready(self, hold: int) -> Floats:
+        out = []
+        while self._frames and self._next is not None:
+            if self._next in self._frames:
+                stages, codes = self._frames.pop(self._next)
+                out.append(self._decoder.push(codes[None], stages))
+                self.loss.frames_played += 1
+            elif max(self._frames) - self._next >= hold:
+                out.append(self._decoder.push(self._decoder.lost(1)))
+                self.loss.frames_lost += 1
+            else:
+                break
+            self._next += 1
+        return np.concatenate(out) if out else np.zeros(0, np.float32)

@@ -1,0 +1,74 @@
+"""``rtgan encode`` and ``rtgan decode``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rtgan.codec import container
+from rtgan.codec.model import load
+from rtgan.errors import RtganError, UsageError
+from rtgan.io import files
+
+SUFFIX = ".rtg"
+
+
+def add_arguments(encode: argparse.ArgumentParser, decode: argparse.ArgumentParser) -> None:
+    """Arguments of both commands."""
+    encode.add_argument("input", type=Path, metavar="IN")
+    encode.add_argument("-o", "--output", type=Path, required=True, metavar=f"OUT{SUFFIX}")
+    encode.add_argument("--kbit-s", type=float, default=6.0, metavar="K",
+                        help="about how much speech takes, for each channel: 1 to 6.5 (default: 6)")  # fmt: skip
+    decode.add_argument("input", type=Path, metavar=f"IN{SUFFIX}")
+    decode.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    decode.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here")
+    decode.add_argument("--seconds", type=float, metavar="S", help="so much of it (default: all)")
+    for each in (encode, decode):
+        each.add_argument("--model", default="codec", metavar="FILE|NAME", help="default: the one that comes along")
+
+
+def encode(args: argparse.Namespace) -> int:
+    """Write a sound file as ``.rtg``; returns the exit code."""
+    if args.output.suffix.lower() != SUFFIX:
+        raise UsageError(f"{args.output} must end in {SUFFIX}")
+    sound, rate = files.read(args.input)
+    model = load(args.model)
+    part = args.output.with_name(f".{args.output.name}.part")
+    try:
+        from tqdm import tqdm
+
+        with (
+            part.open("wb") as stream,
+            tqdm(total=sound.shape[1], unit="sample", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
+        ):
+            container.encode(sound, rate, model, 1000 * args.kbit_s, stream, bar.update)
+        size = part.stat().st_size
+        os.replace(part, args.output)
+    except OSError as problem:
+        raise RtganError(f"{args.output} cannot be written: {problem.strerror or problem}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    seconds = sound.shape[1] / rate
+    print(f"{args.output}: {seconds:.2f} s, {size} bytes, {8e-3 * size / seconds:.2f} kbit/s")
+    return 0
+
+
+def decode(args: argparse.Namespace) -> int:
+    """Write an ``.rtg`` file as a sound file; 0, or 1 where something of it is lost."""
+    files.check_target(args.output)
+    try:
+        data = args.input.read_bytes()
+    except OSError as problem:
+        raise UsageError(f"{args.input} cannot be read: {problem.strerror or problem}") from None
+    try:
+        reader = container.Reader(data, load(args.model))
+    except RtganError as problem:
+        raise RtganError(f"{args.input}: {problem}") from None
+    sound = reader.read(args.start, args.seconds)
+    files.write(args.output, sound, reader.sample_rate_hz)
+    for lost in reader.problems:
+        print(f"rtgan: {args.input}: {lost}", file=sys.stderr)
+    print(f"{args.output}: {sound.shape[1] / reader.sample_rate_hz:.2f} s")
+    return 1 if reader.problems else 0
