@@ -19,7 +19,7 @@ from rtgan.generators.files import write_atomically
 from rtgan.worker import lowered, nursery, spec
 from rtgan.worker.delay import delay_of
 from rtgan.worker.lowered import Lowered
-from rtgan.worker.spec import LATENTS, Method, Spec
+from rtgan.worker.spec import Spec
 
 #: Share of a block's time that its slowest answers may take.
 SAFE = 0.8
@@ -43,33 +43,18 @@ def describe(name: str | Path) -> str:
         why = _unlowered(path)
         return library.describe(path) + (f"\n  {'runs':12} in a worker: {why}" if why else "")
     found = spec.look(path)
-    kind = {"nn~": "an nn~ model", "neutone": "a Neutone model", "module": "a plain TorchScript module"}[found.kind]
-    rows = [("kind", kind), *((k, v) for k, v in found.about.items() if v)]
-    rates = found.rates_hz or ((found.rate_hz,) if found.rate_hz else ())
-    rows.append(("sample rate", f"{' or '.join(map(str, rates))} Hz" if rates else "the engine's"))
-    blocks = f"{', '.join(map(str, found.blocks))} samples" if found.blocks else f"multiples of {found.ratio}"
-    rows.append(("blocks", f"{blocks}; {found.block_for(0)} unless the preset says otherwise"))
-    rows += [(f"method {n}", _method(m)) for n, m in found.methods.items()]
-    if found.has_latents:
-        rows.append((f"method {LATENTS}", "encode, your hands on the latents, decode"))
+    rows = found.facts()
     block = found.block_for(0)
     first = found.method("")
     native, why = _lowered(found, 0)
     whole = max(0, first.delay_samples) + (lowered.block_for(found, 0) if native is not None else 2 * block)
     parts = "a block" if native is not None else "a block, a margin as long"
-    rows.append(("latency", f"{whole} samples at its rate: {parts}, its own {_delay(first)}"))
+    rows.append(("latency", f"{whole} samples at its rate: {parts}, its own {first.delay}"))
     rows += [(f"parameter {k.param.id}", f"{k.param.text(k.param.default)} ({k.param.allowed})") for k in found.knobs()]
-    for attribute in found.attributes:
-        if any(t > spec.FLOAT for t in attribute.types):
-            rows.append((f"attribute {attribute.name}", "set by `attributes` of a preset"))
-    rows.append(("state", {"": "none", "buffers": "in caches", "attributes": "in its attributes"}[found.state]))
-    rows.append(("streams", "side by side in one call" if found.rows else "a copy of it for each"))
-    rows += [("note", finding) for finding in found.findings]
     here = f"on the audio thread, in blocks of {lowered.block_for(found, 0)}" if native is not None else ""
     rows.append(("runs", here or f"in a worker: {why}"))
     rows.append(("sha256", found.sha256))
-    title = found.about.get("name") or path.name
-    return "\n".join([title, *(f"  {label:20} {text}" for label, text in rows)])
+    return "\n".join([found.title, *(f"  {label:20} {text}" for label, text in rows)])
 
 
 def _choices(block: int, rate_hz: int, fixed: bool = False) -> dict[str, Any]:
@@ -87,19 +72,6 @@ def _lowered(found: Spec, device_block: int, fixed: bool = False) -> tuple[Lower
         return None, made
     why = made.too_slow(block, rate, device_block)
     return (None, why) if why else (made, "")
-
-
-def _method(m: Method) -> str:
-    def side(channels: int, ratio: int, labels: tuple[str, ...]) -> str:
-        kind = f"{channels} x sound" if ratio == 1 else f"{channels} x every {ratio} samples"
-        return kind + (f" ({', '.join(labels[:4])}{', ...' if len(labels) > 4 else ''})" if labels else "")
-
-    into, out = side(m.channels_in, m.ratio_in, m.labels_in), side(m.channels_out, m.ratio_out, m.labels_out)
-    return f"{into} -> {out}, delay {_delay(m)}"
-
-
-def _delay(m: Method) -> str:
-    return f"{m.delay_samples}" if m.delay_samples >= 0 else "not known"
 
 
 # --- before the show ---

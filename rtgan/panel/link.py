@@ -465,7 +465,7 @@ class _Told:
         strips = [
             {"label": label, "plugin": _title(entries.get(label), plugin.name), "description": plugin.description,
              "options": entries[label].options if label in entries else {},
-             "params": {k: _param(p) for k, p in params.items()}, "card": _card(plugin)}
+             "params": {k: _param(p) for k, p in params.items()}, "card": card_of(plugin)}
             for label, plugin, params in host.strips
         ]  # fmt: skip
         return {
@@ -774,12 +774,13 @@ def _title(entry: presets.Entry | None, name: str) -> str:
     return entry.strip if entry.inputs else f"{entry.strip}: {name}"
 
 
-def _card(plugin: Plugin) -> list[tuple[str, str]]:
+def card_of(plugin: Plugin) -> list[tuple[str, str]]:
     """What the model that a plugin plays says of itself: name and description, then fact by fact; empty without one."""
     model = getattr(plugin, "model", None)
-    if not isinstance(model, library.Loaded):
-        return []
-    return [(model.card.name, model.card.description), *library.facts(model.path, model.card)]
+    if isinstance(model, library.Loaded):
+        return [(model.card.name, model.card.description), *library.facts(model.path, model.card)]
+    spec = getattr(plugin, "spec", None)  # a model file without a card
+    return [(spec.title, plugin.notice), *spec.facts()] if spec is not None and spec.kind != "card" else []
 
 
 def _param(param: Param) -> dict[str, Any]:

@@ -64,6 +64,22 @@ class Method:
             return 0
         return self.channels_in if self.channels_in <= self.channels_out else min(self.channels_in, self.channels_out)
 
+    @property
+    def delay(self) -> str:
+        """Its own delay in words."""
+        return f"{self.delay_samples}" if self.delay_samples >= 0 else "not known"
+
+    @property
+    def text(self) -> str:
+        """What goes in and comes out, in words."""
+
+        def side(channels: int, ratio: int, labels: tuple[str, ...]) -> str:
+            kind = f"{channels} x sound" if ratio == 1 else f"{channels} x every {ratio} samples"
+            return kind + (f" ({', '.join(labels[:4])}{', ...' if len(labels) > 4 else ''})" if labels else "")
+
+        into = side(self.channels_in, self.ratio_in, self.labels_in)
+        return f"{into} -> {side(self.channels_out, self.ratio_out, self.labels_out)}, delay {self.delay}"
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -160,6 +176,29 @@ class Spec:
         for name in ("blocks", "rates_hz", "findings"):
             made[name] = tuple(data[name])
         return Spec(**made)
+
+    @property
+    def title(self) -> str:
+        """What it calls itself, or its file."""
+        return self.about.get("name") or Path(self.path).name
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What it is, for people, in the order in which to read it; hash and parameters are left out."""
+        kinds = {"nn~": "an nn~ model", "neutone": "a Neutone model", "module": "a plain TorchScript module"}
+        rows = [("kind", kinds[self.kind]), *((k, v) for k, v in self.about.items() if v)]
+        rates = self.rates_hz or ((self.rate_hz,) if self.rate_hz else ())
+        rows.append(("sample rate", f"{' or '.join(map(str, rates))} Hz" if rates else "the engine's"))
+        blocks = f"{', '.join(map(str, self.blocks))} samples" if self.blocks else f"multiples of {self.ratio}"
+        rows.append(("blocks", f"{blocks}; {self.block_for(0)} unless the preset says otherwise"))
+        rows += [(f"method {n}", m.text) for n, m in self.methods.items()]
+        if self.has_latents:
+            rows.append((f"method {LATENTS}", "encode, your hands on the latents, decode"))
+        for attribute in self.attributes:
+            if any(t > FLOAT for t in attribute.types):
+                rows.append((f"attribute {attribute.name}", "set by `attributes` of a preset"))
+        rows.append(("state", {"": "none", "buffers": "in caches", "attributes": "in its attributes"}[self.state]))
+        rows.append(("streams", "side by side in one call" if self.rows else "a copy of it for each"))
+        return [*rows, *(("note", finding) for finding in self.findings)]
 
     @property
     def has_latents(self) -> bool:

@@ -17,6 +17,7 @@ from rtgan import cli as command_line
 from rtgan import model_check, offline, presets
 from rtgan.errors import UsageError
 from rtgan.host import Host
+from rtgan.panel import link
 from rtgan.worker import spec as specs
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -141,6 +142,14 @@ def test_what_the_command_line_cannot_play_is_one_sentence(zoo: Path, capsys: py
     assert "--model plays a model and nothing else" in capsys.readouterr().err
     assert command_line.main(["info", str(zoo / "cuda.ts")]) == 1
     assert "it wants CUDA" in capsys.readouterr().err
+
+
+def test_the_panel_shows_what_a_model_is(preset: Path) -> None:
+    with Host(presets.load(str(preset)), source=speechlike(0.1)[None]) as host:
+        (plugin,) = [plugin for label, plugin, _ in host.strips if label == "model"]
+        (name, notice), *facts = link.card_of(plugin)
+    assert name == "zoo.ts" and "sha256" in notice
+    assert dict(facts)["kind"] == "an nn~ model" and "method forward" in dict(facts)
 
 
 def test_info_shows_what_a_model_is(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
