@@ -261,6 +261,7 @@ class Host:
         self._shed = shed
         self._device = ""
         self._gone_at: float | None = None
+        self._wrong_rate = False
         self._tried_at = 0.0
         self._slips = 0
         # Whether a stream is meant to run; a stream is opened and closed by one thread at a time.
@@ -839,6 +840,11 @@ class Host:
         return any(node.midi for node in self._graph.nodes)
 
     @property
+    def away(self) -> str:
+        """Why no device plays: ``"gone"``, or ``"wrong rate"`` if it is back at one that is not played; else empty."""
+        return "" if self._gone_at is None else "wrong rate" if self._wrong_rate else "gone"
+
+    @property
     def notices(self) -> list[str]:
         """What a person should know of the plugins: model files of their own, with their hashes."""
         return [item.plugin.notice for item in self._graph.chain if item.plugin.notice]
@@ -1003,6 +1009,7 @@ class Host:
 
     def _lose(self, stream: Stream, why: str) -> None:
         self._gone_at = self._tried_at = time.monotonic()
+        self._wrong_rate = False
         self._device = why
         self._slips += stream.slips
         self.stuck = not stream.close()
@@ -1035,6 +1042,7 @@ class Host:
         if rate_hz not in ENGINE_RATES_HZ or self.pinned:
             why = self.pinned or f"rtgan plays at {', '.join(map(str, ENGINE_RATES_HZ))}"
             self._device = f"{came}, and {why}; waiting for {self.sample_rate_hz} Hz"
+            self._wrong_rate = True
             return
         # Who loads a preset meanwhile does so for the engine there is; half a second later it is this one's turn.
         if not self._loading.acquire(blocking=False):
@@ -1086,7 +1094,7 @@ class Host:
         self.input, self.output, self._stream = input, output, stream
         away_s = time.monotonic() - (self._gone_at or 0.0)
         self._last_seen = (-1, 0.0)
-        self._gone_at = None
+        self._gone_at, self._wrong_rate = None, False
         self._device = ""
         position = engine.counters.position_samples
         self._tell(Record(events.DEVICE_BACK, position))

@@ -505,6 +505,7 @@ class _Told:
         return {
             "running": host.running,
             "device": stats.device,
+            "away": host.away,
             "load": round(stats.load, 4),
             "worst_load": round(stats.worst_load, 4),
             "xruns": stats.xruns - self._xruns_before,

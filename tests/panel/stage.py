@@ -146,4 +146,5 @@ def shown(page: Any, selector: str) -> Any:
     """What the page will show, within a while; the page's policy forbids to evaluate text, for a test as well."""
     from playwright.sync_api import expect
 
+    expect.set_options(timeout=20_000)  # machines stall
     return expect(page.locator(selector))

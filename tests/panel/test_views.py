@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,23 @@ def test_other_devices_are_chosen_live(stage: Stage, open_page: Callable[..., Pa
     page.click("#examine")
     page.wait_for_selector("#findings h3:has-text('Real-time priority')", timeout=90000)
     shown(page, "#verdict").to_contain_text("Live audio")
+
+
+@pytest.mark.parametrize("stage", [False], indirect=True)
+def test_a_device_that_goes_and_comes_back_is_shown(stage: Stage, open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    stage.jack.close()
+    shown(page, "#device").to_contain_text("has gone; waiting for it")
+    shown(page, "#input-state").to_have_text("gone")
+    stage.jack.rate = 32000
+    stage.jack.start()
+    shown(page, "#device").to_contain_text("has come back at 32000 Hz")
+    shown(page, "#input-state").to_have_text("wrong rate")
+    stage.jack.close()
+    stage.jack.rate = 48000
+    stage.jack.start()
+    shown(page, "#device").to_be_hidden()
+    shown(page, "#input-state").to_have_text(re.compile("silent|present"))
 
 
 def test_two_parameters_follow_one_hand(stage: Stage, open_page: Callable[..., Page]) -> None:

@@ -67,11 +67,13 @@ function showMeters(levels, now) {
     }
   }
   const input = sides[0];
-  const word = input.clipped ? "clipping" : now - input.heard > 2000 ? "silent" : "present";
-  if ($("input-state").textContent !== word) {
-    $("input-state").textContent = word;
-    $("input-state").className = `big ${word}`;
-  }
+  if (!state.stats?.away) sayInput(input.clipped ? "clipping" : now - input.heard > 2000 ? "silent" : "present");
+}
+
+function sayInput(word) {
+  if ($("input-state").textContent === word) return;
+  $("input-state").textContent = word;
+  $("input-state").className = `big ${word.replace(" ", "-")}`;
 }
 
 // --- spectrograms ---
@@ -130,6 +132,7 @@ function ago(seconds) {
 }
 
 on("stats", (stats) => {
+  if (stats.away) sayInput(stats.away);
   $("load").textContent = percent(stats.load);
   $("worst").textContent = `worst ${percent(stats.worst_load)}`;
   $("xruns").textContent = stats.xruns;
