@@ -153,8 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
     bench.add_argument(
-        "what", nargs="?", choices=("kernels", "engine", "load", "generators", "control", "panel"), help="default: all"
-    )
+        "what", nargs="?", choices=("kernels", "engine", "load", "generators", "codec", "control", "panel"),
+        help="default: all",
+    )  # fmt: skip
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
     bench.add_argument(
         "--gtcrn", type=Path, metavar="FILE", help="of generators: GTCRN's streaming ONNX file, to compare with"

@@ -19,7 +19,7 @@ from typing import Any
 
 from rtgan.errors import RtganError, UsageError
 
-_ALL = ("kernels", "engine", "load", "generators", "control", "panel")
+_ALL = ("kernels", "engine", "load", "generators", "codec", "control", "panel")
 
 
 def cpu_name() -> str:

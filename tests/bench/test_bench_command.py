@@ -35,7 +35,7 @@ def measurements(monkeypatch):
 def test_all_is_measured_when_nothing_is_named(measurements, tmp_path, capsys):
     target = tmp_path / "figures.json"
     assert bench.run(Namespace(what=None, json=target, gtcrn=None)) == 0
-    names = ["kernels", "engine", "load", "generators", "control", "panel"]
+    names = ["kernels", "engine", "load", "generators", "codec", "control", "panel"]
     assert [name.rpartition(".")[2] for name in measurements] == names
     figures = json.loads(target.read_text())
     assert figures["engine"] == [{"measure": "rtgan.bench.engine", "figure": 1.5}]

@@ -11,6 +11,7 @@ import pytest
 from support import speechlike
 
 from rtgan import cli
+from rtgan.bench.codec import storm
 from rtgan.codec import Decoder, Encoder, Model, Reader, Receiver, Sender, Writer, bits, load, packets
 from rtgan.codec.model import PACKET, RATE_HZ, stages_of
 from rtgan.errors import RtganError, UsageError
@@ -196,22 +197,9 @@ def test_far_ahead_begins_anew_in_bounded_time_and_memory() -> None:
 
 @pytest.mark.parametrize("times", [400, pytest.param(20000, marks=pytest.mark.slow)])
 def test_whatever_arrives_is_a_sound_or_a_reason(times: int) -> None:
-    rng = np.random.default_rng(times)
-    sent = told()
-    receiver = Receiver(model(), most_frames=64)
-    for _ in range(times):
-        data = bytearray(sent[int(rng.integers(len(sent)))])
-        what = rng.random()
-        if what < 0.5:
-            for _ in range(int(rng.integers(1, 4))):
-                data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
-        elif what < 0.8:
-            del data[int(rng.integers(len(data))) :]
-        elif what < 0.9:
-            data = bytearray(rng.integers(0, 256, int(rng.integers(80)), np.uint8).tobytes())
-        out = receiver.push(bytes(data))
-        assert out.size <= 64 * PACKET and np.isfinite(out).all()
-    assert receiver.loss.packets_refused > times // 2
+    found = storm(times, sound(), seed=times)
+    assert found["failed"] == 0 and found["most_frames"] <= 64
+    assert times > found["refused"] > times // 2
 
 
 def test_what_passes_the_checksum_by_chance_still_decodes_to_codes_or_a_reason() -> None:
