@@ -124,7 +124,7 @@ def test_files_of_schema_1_are_read_and_saved_as_schema_2(tmp_path: Path, capfd:
         ("name: Test", "name: 3", "p.yaml:2: name must be a text"),
         ("name: Test", 'name: "a\\u0007b"', r"p.yaml:2: name holds the character U\+0007"),
         ("name: Test", 'name: "a\\ud800"', r"p.yaml:2: name holds the character U\+D800"),
-        ("plugin: gain", "plugin: gian", "p.yaml:6: there is no plugin 'gian'; known are: compressor, deesser"),
+        ("plugin: gain", "plugin: gian", "p.yaml:6: there is no plugin 'gian'; known are: codec, compressor, deesser"),
         ("gain_db: -6", "gain_db: -600", r"p.yaml:9: gain.gain_db: -600 is out of range .* -60 to 24 dB"),
         ("gain_db: -6", "gain: -6", "p.yaml:9: params of gain has no key 'gain'; allowed: bypass, mix, gain_db"),
         ("gain_db: -6", "gain_db: loud", "p.yaml:9: gain.gain_db: 'loud' is not a value"),

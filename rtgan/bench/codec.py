@@ -1,4 +1,4 @@
-"""The codec: what it takes of a core each way, beside Opus, and what becomes of whatever may arrive from a network."""
+"""The codec: what it takes of a core each way, and what becomes of whatever may arrive from a network."""
 
 from __future__ import annotations
 
@@ -32,10 +32,6 @@ def run() -> list[dict[str, Any]]:
             f"rtgan at {bits_per_s / 1000:g} kbit/s: encoding {100 * there:.2f} % of a core, "
             f"decoding {100 * back:.2f} %; a packet at worst {worst:.2f} ms"
         )
-    peer = opus(sound, _BITS_PER_S[-1])
-    if peer is not None:
-        rows.append(peer)
-        print(f"{peer['system']}: encoding and decoding {100 * peer['both']:.2f} % of a core")
     rows.append(storm(STORM, sound[: 4 * RATE_HZ]))
     last = rows[-1]
     print(
@@ -65,21 +61,6 @@ def ours(sound: NDArray[np.float32], bits_per_s: int) -> dict[str, Any]:
         "system": "rtgan", "bits_per_s": bits_per_s, "encode": float(encode.mean() / PACKET_S),
         "decode": float(decode.mean() / PACKET_S), "worst_ms": float(1e3 * max(encode.max(), decode.max())),
     }  # fmt: skip
-
-
-def opus(sound: NDArray[np.float32], bits_per_s: int) -> dict[str, Any] | None:
-    """Opus at full effort; None without libopus, or without torch, which what drives it needs."""
-    try:
-        from rtgan.train import codec_eval
-    except ImportError:
-        return None
-    peer = codec_eval.opus(bits_per_s)
-    if peer is None:
-        return None
-    peer.run(sound[:RATE_HZ])
-    begun = time.perf_counter()
-    peer.run(sound)
-    return {"system": peer.name, "bits_per_s": bits_per_s, "both": (time.perf_counter() - begun) / len(sound) * RATE_HZ}
 
 
 def damaged(rng: np.random.Generator, sent: Sequence[bytes]) -> bytes:

@@ -7,8 +7,6 @@ networks around them. Every system is played natively, as `rtgan encode` and `rt
 from __future__ import annotations
 
 import argparse
-import ctypes
-import ctypes.util
 import json
 import shutil
 import subprocess
@@ -23,16 +21,16 @@ import soxr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..errors import RtganError, UsageError
+from ..errors import UsageError
 from ..kernels import spectra
 from .data import Corpus, generated_corpus, load_corpus
+from .opus import Opus
 from .scoring import Dnsmos, intrusive_scores
 
 Array = NDArray[np.float32]
 RATE_HZ = spectra.RATE_HZ
 SECONDS = 6.0
 _RATES = (1600.0, 3000.0, 6000.0)
-_FRAME = 320
 _SHIFT = 0.06
 
 
@@ -62,40 +60,12 @@ def ours(which: str | Path, bits_per_s: float) -> System:
 
 
 def opus(bits_per_s: int) -> System | None:
-    """Opus through libopus: speech, frames of 20 ms, variable rate, full effort; None where it is missing."""
-    found = ctypes.util.find_library("opus")
-    if found is None:
+    """Opus; None without libopus."""
+    try:
+        peer = Opus(RATE_HZ, bits_per_s)
+    except OSError:
         return None
-    library = ctypes.CDLL(found)
-    for name in ("opus_encoder_create", "opus_decoder_create"):
-        getattr(library, name).restype = ctypes.c_void_p
-    version = library.opus_get_version_string
-    version.restype = ctypes.c_char_p
-
-    def run(sound: Array) -> tuple[Array, int]:
-        fault = ctypes.c_int()
-        encoder = ctypes.c_void_p(library.opus_encoder_create(RATE_HZ, 1, 2048, ctypes.byref(fault)))
-        decoder = ctypes.c_void_p(library.opus_decoder_create(RATE_HZ, 1, ctypes.byref(fault)))
-        if not encoder or not decoder:
-            raise RtganError("libopus gives no encoder for 16 kHz.")
-        for request, value in ((4002, bits_per_s), (4010, 10), (4024, 3001)):
-            library.opus_encoder_ctl(encoder, request, ctypes.c_int(value))
-        delay = ctypes.c_int()
-        library.opus_encoder_ctl(encoder, 4027, ctypes.byref(delay))
-        data, taken, parts = ctypes.create_string_buffer(1500), 0, []
-        padded = np.pad(sound, (0, delay.value + -(len(sound) + delay.value) % _FRAME))
-        frame = np.zeros(_FRAME, np.float32)
-        for start in range(0, len(padded), _FRAME):
-            piece = np.ascontiguousarray(padded[start : start + _FRAME])
-            size = library.opus_encode_float(encoder, piece.ctypes.data_as(ctypes.c_void_p), _FRAME, data, 1500)
-            library.opus_decode_float(decoder, data, size, frame.ctypes.data_as(ctypes.c_void_p), _FRAME, 0)
-            taken += 8 * size
-            parts.append(frame.copy())
-        library.opus_encoder_destroy(encoder)
-        library.opus_decoder_destroy(decoder)
-        return np.concatenate(parts)[delay.value : delay.value + len(sound)], taken
-
-    return System(f"Opus {bits_per_s // 1000} kbit/s ({version().decode().split()[-1]})", run)
+    return System(peer.name, peer)
 
 
 def codec2(bits_per_s: int) -> System | None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import RtganError, UsageError
+from ..errors import UsageError
 from ..kernels import codec, entropy, spectra
 from .checkpoint import load_checkpoint
-from .codec_loop import TASK, CodecConfig, parse_codec_config
+from .codec_loop import CodecConfig, parse_codec_config
 from .codec_net import CodecNet, Streaming
-from .diary import curve
-from .export import CARD, LICENCE, TEST_VECTOR, _commit
+from .export import TEST_VECTOR, course_card, save_model, traced
 from .networks import count_parameters
 
 #: Codebooks and tables in the file.
@@ -95,17 +90,10 @@ def export_codec(
     codes = [stretch.numpy().astype(np.int64) for stretch in content["codes"]]
     tables = tables_of(codes, groups, max(config.network.codes, spectra.COMBS + 1))
     inputs, outputs = spectra.ROW + config.network.latent, config.network.latent + spectra.ROW
-    card = {
-        "schema": 1,
-        "name": name or config.name,
-        "task": TASK,
-        "version": config.version,
-        "licence": LICENCE,
-        "description": description or config.description,
+    card = course_card(content, config, run, name, description, metrics) | {
         "sample_rate_hz": spectra.RATE_HZ,
         "hop_samples": spectra.PACKET,
         "latency_samples": codec.LATENCY,
-        "channels": 1,
         "state_size": streaming.state_size,
         "inputs": inputs,
         "outputs": outputs,
@@ -114,43 +102,12 @@ def export_codec(
         "codes": config.network.codes,
         "parameters": count_parameters(net) + books.size,
         "macs_per_frame": sum(m.weight.numel() for m in streaming.modules() if isinstance(m, torch.nn.Linear)),
-        "training": {
-            "sources": content["sources"],
-            "commit": _commit(),
-            "steps": content["step"],
-            "hours_of_audio": round(content["seconds_of_audio"] / 3600, 2),
-            "curve": curve((run if run.is_dir() else run.parent) / "log.jsonl"),
-            "config": config.as_dict(),
-        },
-        "metrics": dict(metrics or {}),
         "test_vector": {"file": TEST_VECTOR, "rows": _VECTOR_ROWS, "encoding": "base64 of npz: input, output"},
     }
     rng = np.random.default_rng(3)
     rows = torch.from_numpy(rng.normal(0, 1, (_VECTOR_ROWS, inputs)).astype(np.float32))
     rows[:, : spectra.FRAMES * spectra.BINS] = rows[:, : spectra.FRAMES * spectra.BINS] * 3 - 8
-    state = torch.zeros(1, streaming.state_size)
-    with torch.no_grad():
-        module = torch.jit.trace(streaming, (rows[:1], state))  # type: ignore[no-untyped-call]
-        answers = []
-        for row in rows:
-            answer, state = module(row[None], state)
-            answers.append(answer)
-    told = torch.cat(answers)
-    if not torch.isfinite(told).all():
-        raise RtganError("The net gives values that are not finite on the test vector; it was not exported.")
-    extra = {
-        CARD: json.dumps(card, indent=1, sort_keys=True, ensure_ascii=False),
-        TEST_VECTOR: _packed(input=rows.numpy(), output=told.numpy()),
-        BOOKS: _packed(books=books, groups=groups, tables=tables),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    torch.jit.save(module, str(partial), _extra_files=extra)
-    os.replace(partial, path)
+    module, told = traced(streaming, rows, torch.zeros(1, streaming.state_size))
+    beside: dict[str, dict[str, NDArray[Any]]] = {BOOKS: {"books": books, "groups": groups, "tables": tables}}
+    save_model(module, card, rows.numpy(), told.numpy(), path, beside)
     return card
-
-
-def _packed(**arrays: NDArray[Any]) -> str:
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import RtganError, UsageError
 from ..version import VERSION
 from .checkpoint import load_checkpoint
 from .config import TrainConfig, parse_config
+from .course import CourseConfig
 from .data import generated_corpus
 from .diary import curve
 from .mixing import Mixer, MixSettings
@@ -122,22 +123,80 @@ def training_record(content: Mapping[str, Any], config: Mapping[str, Any], run: 
     }
 
 
+def course_card(
+    content: Mapping[str, Any], config: CourseConfig, run: Path, name: str | None, description: str | None,
+    metrics: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What the card of every task that is a `Course` says; its own facts come on top.
+
+    Parameters
+    ----------
+    content : mapping
+        The checkpoint.
+    config : CourseConfig
+    run : Path
+        Run folder or checkpoint file.
+    name, description : str, optional
+        Instead of the config's.
+    metrics : mapping, optional
+        Measured figures.
+    """
+    return {
+        "schema": 1,
+        "name": name or config.name,
+        "task": config.task,
+        "version": config.version,
+        "licence": LICENCE,
+        "description": description or config.description,
+        "latency_samples": 0,
+        "channels": 1,
+        "training": training_record(content, config.as_dict(), run, content["seconds_of_audio"] / 3600),
+        "metrics": dict(metrics or {}),
+    }
+
+
+def traced(module: nn.Module, rows: Tensor, state: Tensor) -> tuple[torch.jit.ScriptModule, Tensor]:
+    """A net that takes a row and its state, as TorchScript, and what it answers to rows, one after the other."""
+    answers = []
+    with torch.no_grad():
+        made: torch.jit.ScriptModule = torch.jit.trace(module, (rows[:1], state))  # type: ignore[no-untyped-call]
+        for row in rows:
+            answer, state = made(row[None], state)
+            answers.append(answer)
+    return made, torch.cat(answers)
+
+
 def save_model(
-    module: torch.jit.ScriptModule, card: Mapping[str, Any], given: NDArray[Any], answers: NDArray[Any], path: Path
-) -> None:
-    """Save a module with its card and the answers it gives, frame by frame, to what it is given, atomically."""
+    module: torch.jit.ScriptModule, card: Mapping[str, Any], given: NDArray[Any], answers: NDArray[Any], path: Path,
+    beside: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
+) -> None:  # fmt: skip
+    """Save a module with its card, the answers it gives, frame by frame, to what it is given, and arrays; atomically.
+
+    Parameters
+    ----------
+    module, card
+        What is saved.
+    given, answers : ndarray
+        The test vector.
+    path : Path
+    beside : mapping of str to mapping of str to ndarray, optional
+        More arrays, by the name of the file in the archive and their own.
+    """
     if not np.isfinite(answers).all():
         raise RtganError("The net gives values that are not finite on the test vector; it was not exported.")
-    packed = io.BytesIO()
-    np.savez_compressed(packed, input=given, output=answers)
-    extra = {
-        CARD: json.dumps(dict(card), indent=1, sort_keys=True, ensure_ascii=False),
-        TEST_VECTOR: base64.b64encode(packed.getvalue()).decode("ascii"),
-    }
+    arrays = {TEST_VECTOR: {"input": given, "output": answers}, **(beside or {})}
+    extra = {name: _packed(held) for name, held in arrays.items()}
+    extra[CARD] = json.dumps(dict(card), indent=1, sort_keys=True, ensure_ascii=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     torch.jit.save(module, str(partial), _extra_files=extra)
     os.replace(partial, path)
+
+
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> str:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def write_model(module: torch.jit.ScriptModule, card: Mapping[str, Any], spectrum: Tensor, path: Path) -> None:

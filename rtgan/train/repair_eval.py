@@ -8,8 +8,6 @@ conceals by itself what its decoder is not given.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import ctypes.util
 import dataclasses
 import platform
 from collections.abc import Callable, Sequence
@@ -28,6 +26,7 @@ from .data import Array, generated_corpus, load_corpus
 from .evaluate import pyplot_of, write_json
 from .export import read_model
 from .mixing import PLAIN, SAMPLE_RATE_HZ, Mixer
+from .opus import Opus
 from .repair import Answers, Playing, Rehearsal, plain, repaired
 from .repair_export import net_of
 from .repair_loop import TASK
@@ -131,60 +130,13 @@ def stepped(module: torch.nn.Module, width: int) -> Answers:
     return answers
 
 
-class Opus:
-    """Opus (RFC 6716) through libopus: speech in packets of 20 ms at 32 kbit/s, concealment by its own decoder."""
-
-    _VOIP, _SET_BITRATE, _GET_LOOKAHEAD = 2048, 4002, 4027
-
-    def __init__(self) -> None:
-        found = ctypes.util.find_library("opus")
-        if found is None:
-            raise OSError("libopus is not installed")
-        self._library = ctypes.CDLL(found)
-        for name in ("opus_encoder_create", "opus_decoder_create", "opus_get_version_string"):
-            getattr(self._library, name).restype = ctypes.c_void_p
-        self._library.opus_get_version_string.restype = ctypes.c_char_p
-        self.version = self._library.opus_get_version_string().decode()
-        # A frame must be complete, and the encoder looks ahead by 6.5 ms.
-        self.latency_ms = 26.5
-
-    def __call__(self, speech: Array, lost: Lost) -> Array:
-        """Code, lose, decode; the codec's delay is undone."""
-        library, error = self._library, ctypes.c_int()
-        encoder = ctypes.c_void_p(library.opus_encoder_create(SAMPLE_RATE_HZ, 1, self._VOIP, ctypes.byref(error)))
-        decoder = ctypes.c_void_p(library.opus_decoder_create(SAMPLE_RATE_HZ, 1, ctypes.byref(error)))
-        if not encoder or not decoder:
-            raise RtganError(f"libopus answers {error.value} to a request for 48 kHz, one channel.")
-        try:
-            library.opus_encoder_ctl(encoder, self._SET_BITRATE, ctypes.c_int(_OPUS_BITS))
-            ahead = ctypes.c_int()
-            library.opus_encoder_ctl(encoder, self._GET_LOOKAHEAD, ctypes.byref(ahead))
-            frames = -(-(len(speech) + ahead.value) // PACKET)
-            whole = np.pad(speech, (0, frames * PACKET - len(speech))).astype(np.float32)
-            out = np.zeros((frames, PACKET), np.float32)
-            packet = (ctypes.c_ubyte * 4000)()
-            for k in range(frames):
-                source = np.ascontiguousarray(whole[k * PACKET : (k + 1) * PACKET])
-                size = library.opus_encode_float(encoder, ctypes.c_void_p(source.ctypes.data), PACKET, packet, 4000)
-                gone = k < len(lost) and bool(lost[k])
-                given, length = (None, 0) if gone else (packet, size)
-                target = ctypes.c_void_p(out[k].ctypes.data)
-                got = library.opus_decode_float(decoder, given, length, target, PACKET, 0)
-                if size < 1 or got != PACKET:
-                    raise RtganError(f"libopus failed on packet {k}: {size} bytes, {got} samples.")
-        finally:
-            library.opus_encoder_destroy(encoder)
-            library.opus_decoder_destroy(decoder)
-        return out.reshape(-1)[ahead.value : ahead.value + len(speech)]
-
-
 def opus_system() -> System | None:
     """Opus' own concealment; None where libopus is missing."""
     try:
-        opus = Opus()
+        opus = Opus(SAMPLE_RATE_HZ, _OPUS_BITS)
     except OSError:
         return None
-    return System(f"Opus ({opus.version}, {_OPUS_BITS // 1000} kbit/s)", opus.latency_ms, opus)
+    return System(opus.name, opus.LATENCY_MS, lambda speech, lost: opus(speech, lost)[0])
 
 
 PEERS: dict[str, Callable[[], System | None]] = {"opus": opus_system}

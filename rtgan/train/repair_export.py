@@ -12,11 +12,11 @@ import torch
 from ..errors import UsageError
 from ..kernels.conceal import ANSWER, BANDS, PAST, ROW, hop_of
 from .checkpoint import load_checkpoint
-from .export import LICENCE, TEST_VECTOR, save_model, training_record
+from .export import TEST_VECTOR, course_card, save_model, traced
 from .mixing import SAMPLE_RATE_HZ
 from .networks import count_parameters
 from .repair import Playing, RepairNet
-from .repair_loop import TASK, RepairConfig, parse_repair_config
+from .repair_loop import RepairConfig, parse_repair_config
 
 _VECTOR_ROWS = 48
 
@@ -57,33 +57,18 @@ def export_repair(
     """Export the averaged weights of a run; returns the card."""
     content = load_checkpoint(run)
     config, net = net_of(content)
-    card = {
-        "schema": 1,
-        "name": name or config.name,
-        "task": TASK,
-        "version": config.version,
-        "licence": LICENCE,
-        "description": description or config.description,
+    figures = for_card(metrics, name or config.name) if metrics else {}
+    card = course_card(content, config, run, name, description, figures) | {
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "hop_samples": hop_of(SAMPLE_RATE_HZ),
-        "latency_samples": 0,
-        "channels": 1,
         "state_size": net.width,
         "inputs": ROW,
         "outputs": ANSWER,
         "parameters": count_parameters(net),
         "macs_per_frame": sum(p.numel() for p in net.parameters() if p.ndim == 2),
-        "training": training_record(content, config.as_dict(), run, content["seconds_of_audio"] / 3600),
-        "metrics": for_card(metrics, name or config.name) if metrics else {},
         "test_vector": {"file": TEST_VECTOR, "rows": _VECTOR_ROWS, "encoding": "base64 of npz: input, output"},
     }
     rows = example_rows()
-    playing, state = Playing(net).eval(), torch.zeros(1, net.width)
-    answers = []
-    with torch.no_grad():
-        module = torch.jit.trace(playing, (rows[:1], state))  # type: ignore[no-untyped-call]
-        for row in rows:
-            answer, state = module(row[None], state)
-            answers.append(answer)
-    save_model(module, card, rows.numpy(), torch.cat(answers).numpy(), path)
+    module, answers = traced(Playing(net).eval(), rows, torch.zeros(1, net.width))
+    save_model(module, card, rows.numpy(), answers.numpy(), path)
     return card

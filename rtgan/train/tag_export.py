@@ -11,10 +11,10 @@ import torch
 
 from ..errors import UsageError
 from .checkpoint import load_checkpoint
-from .export import LICENCE, TEST_VECTOR, save_model, training_record
+from .export import TEST_VECTOR, course_card, save_model, traced
 from .networks import count_parameters
 from .tag_data import BINS, HOP_S, MELS, WINDOW_S
-from .tag_loop import TASK, TagConfig, parse_tag_config
+from .tag_loop import TagConfig, parse_tag_config
 from .tags import Listening, TagNet
 
 #: What the shipped form listens to; other rates get the same frequencies by frames of another length.
@@ -51,26 +51,16 @@ def export_tags(
         assert isinstance(filter, torch.nn.Conv2d)
         bands //= filter.stride[1]
         macs += filter.weight.numel() * bands
-    card = {
-        "schema": 1,
-        "name": name or config.name,
-        "task": TASK,
-        "version": config.version,
-        "licence": LICENCE,
-        "description": description or config.description,
+    card = course_card(content, config, run, name, description, card_figures(metrics or {})) | {
         "sample_rate_hz": RATE_HZ,
         "n_fft": _N_FFT,
         "hop_samples": _HOP,
         "synthesis_samples": _HOP,
         "lookahead_frames": 0,
-        "latency_samples": 0,
-        "channels": 1,
         "state_size": module.state_size,
         "labels": [content["labels"][k] for k in told],
         "parameters": count_parameters(net),
         "macs_per_frame": macs,
-        "training": training_record(content, config.as_dict(), run, content["seconds_of_audio"] / 3600),
-        "metrics": card_figures(metrics or {}),
         "test_vector": {
             "file": TEST_VECTOR,
             "frames": _VECTOR_FRAMES,
@@ -78,14 +68,8 @@ def export_tags(
         },
     }
     spectra = example_spectra()
-    with torch.no_grad():
-        state = torch.zeros(1, module.state_size)
-        traced = torch.jit.trace(module, (spectra[:1], state))  # type: ignore[no-untyped-call]
-        answers = []
-        for spectrum in spectra.split(1):  # type: ignore[no-untyped-call]
-            answer, state = traced(spectrum, state)
-            answers.append(answer)
-    save_model(traced, card, spectra.numpy(), torch.cat(answers).numpy(), path)
+    made, answers = traced(module, spectra, torch.zeros(1, module.state_size))
+    save_model(made, card, spectra.numpy(), answers.numpy(), path)
     return card
 
 

@@ -11,10 +11,10 @@ import torch
 
 from ..kernels.partials import HARMONICS
 from .checkpoint import load_checkpoint
-from .export import LICENCE, TEST_VECTOR, save_model, training_record
+from .export import TEST_VECTOR, course_card, save_model
 from .networks import count_parameters
 from .notes import HOP, RATE_HZ
-from .tone_loop import TASK, ToneConfig, parse_tone_config
+from .tone_loop import ToneConfig, parse_tone_config
 from .tones import FIRST, OUTPUTS, Playing, ToneNet, one_hot, rows_of
 
 _VECTOR_ROWS = 64
@@ -53,17 +53,9 @@ def export_tones(
         }
         for number, ((timbre, settings), (low, high)) in enumerate(zip(config.timbres.items(), ranges, strict=True))
     ]
-    card = {
-        "schema": 1,
-        "name": name or config.name,
-        "task": TASK,
-        "version": config.version,
-        "licence": LICENCE,
-        "description": description or config.description,
+    card = course_card(content, config, run, name, description, metrics) | {
         "sample_rate_hz": RATE_HZ,
         "hop_samples": HOP,
-        "latency_samples": 0,
-        "channels": 1,
         "state_size": 0,
         "inputs": inputs,
         "outputs": OUTPUTS,
@@ -71,8 +63,6 @@ def export_tones(
         "timbres": timbres,
         "parameters": count_parameters(net),
         "macs_per_frame": sum(m.weight.numel() for m in net.modules() if isinstance(m, torch.nn.Linear)),
-        "training": training_record(content, config.as_dict(), run, content["seconds_of_audio"] / 3600),
-        "metrics": dict(metrics or {}),
         "test_vector": {"file": TEST_VECTOR, "rows": _VECTOR_ROWS, "encoding": "base64 of npz: input, output"},
     }
     rows = example_rows(len(config.timbres), config.network.latents)
