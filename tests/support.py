@@ -78,4 +78,9 @@ class Jack:
     def close(self) -> None:
         self._process.terminate()
         self._process.send_signal(signal.SIGCONT)
-        self._process.wait()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            # One that hung waits for its clients for a minute.
+            self._process.kill()
+            self._process.wait()

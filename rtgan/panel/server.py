@@ -36,7 +36,8 @@ from rtgan.panel.scope import Scope as SoundScope
 FRAME_S = 1 / 30
 MOST_VIEWERS = 16
 #: Commands a second that one page, or all of HTTP together, may ask for, and how many at once.
-RATE, BURST = 200.0, 400.0
+RATE, BURST = 120.0, 400.0
+_BREATH_S = 0.05
 _ANSWER_S = 30.0
 _LINE_BYTES = 1 << 24
 _NICE = 5
@@ -345,9 +346,12 @@ class Server:
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
-            if text is None or not budget.take():
-                await viewer.page.close(1008, "too much" if text is not None else "text only")
+            if text is None:
+                await viewer.page.close(1008, "text only")
                 return
+            while not budget.take():
+                # Who sends more than there is room for waits: what is not read backs up to where it comes from.
+                await asyncio.sleep(_BREATH_S)
             if text in ("look", "rest"):
                 viewer.looking = text == "look"
                 self._somebody.set()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +19,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_socket
 
 from rtgan.panel import commands
-from rtgan.panel.server import BURST
+from rtgan.panel.server import BURST, RATE
 
 STATIC = ROOT / "rtgan" / "panel" / "static"
 
@@ -156,28 +159,44 @@ def test_other_ways_of_asking_are_refused(served: Inside) -> None:
     assert served.ask("/api/nothing")[0] == 404
 
 
-def test_messages_that_are_too_long_or_too_many_end_the_connection(served: Inside) -> None:
-    with connect(served) as page:
-        page.send("x" * (commands.MOST_BYTES + 1))
-        with pytest.raises(ConnectionClosed, match="1009"):
-            while True:
-                page.recv(timeout=10)
-    with connect(served) as page, pytest.raises(ConnectionClosed) as closed:
-        for k in range(int(BURST) * 20):
-            page.send(json.dumps({"do": "set", "name": "host.volume_db", "value": -(k % 50)}))
-        while True:
-            page.recv(timeout=10)
-    assert closed.value.rcvd is None or closed.value.rcvd.code == 1008
-    with connect(served) as page:
-        page.send(b"\x00\x01")
-        with pytest.raises(ConnectionClosed, match="1008"):
-            while True:
-                page.recv(timeout=10)
+def test_messages_that_are_too_long_or_no_text_end_the_connection(served: Inside) -> None:
+    for message, code in (("x" * (commands.MOST_BYTES + 1), "1009"), (b"\x00\x01", "1008")):
+        with connect(served) as page:
+            page.send(message)
+            with pytest.raises(ConnectionClosed, match=code):
+                while True:
+                    page.recv(timeout=10)
     # The others are served as before.
     with connect(served) as page:
         assert told(page, "values")["values"]
         page.send('{"do": "nothing"}')
         assert "there is no command" in told(page, "error")["error"]
+
+
+def test_who_sends_too_much_waits_and_the_others_do_not(served: Inside, until: Callable[..., None]) -> None:
+    count = int(BURST) * 20
+    volume = served.host.values["host.volume_db"]
+
+    def flood(page: Any) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            for k in range(count):
+                page.send(json.dumps({"do": "set", "name": "host.volume_db", "value": -50 * k / count}))
+
+    try:
+        with connect(served) as page, connect(served) as other:
+            begun = time.monotonic()
+            thread = threading.Thread(target=flood, args=(page,))
+            thread.start()
+            until(lambda: served.host.values["host.volume_db"] <= -50 * BURST / count)
+            other.send(json.dumps({"do": "set", "name": "host.bypass", "value": 1}))
+            until(lambda: served.host.values["host.bypass"] == 1)
+            most = BURST + RATE * (time.monotonic() - begun + 1)
+            assert served.host.values["host.volume_db"] >= -50 * most / count
+            page.close()
+            thread.join(20)
+    finally:
+        served.do("set", name="host.bypass", value=0)
+        served.do("set", name="host.volume_db", value=volume)
 
 
 def test_a_flood_of_requests_is_held_back_and_the_sound_goes_on(served: Inside, until: Callable[..., None]) -> None:
