@@ -36,6 +36,9 @@ RATE_HZ = 48000
 _ROOT = Path(__file__).resolve().parents[2]
 _STALL_WINDOW_PERIODS = 4
 _SETTLE_S = 0.5
+#: A server waits for clients that have gone; one that is killed keeps its place among the eight that a machine has, and
+#: a user's own can start no more once all are taken.
+_SERVER_ENDS_S = 90.0
 #: Who is measured.
 HOST, IDLE, ALIKE = "rtgan", "idle C client", "C client of the same load"
 _HOLD_US = 100_000
@@ -365,12 +368,12 @@ class Rig:
         self.close()
 
 
-def end(process: subprocess.Popen[Any]) -> None:
+def end(process: subprocess.Popen[Any], patience_s: float = 5.0) -> None:
     """Stop a child, by force where it does not listen."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(5)
+            process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()
@@ -406,7 +409,7 @@ def server(rig: Rig, period: int, real_time: bool = True) -> Iterator[dict[str, 
             raise Unavailable("the JACK server does not start")
         yield env
     finally:
-        end(process)
+        end(process, _SERVER_ENDS_S)
 
 
 class Stalls:
