@@ -190,7 +190,17 @@ def save_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     torch.jit.save(module, str(partial), _extra_files=extra)
+    _without_places(partial)
     os.replace(partial, path)
+
+
+def _without_places(path: Path) -> None:
+    """Take out of a TorchScript file what names the source files that it was made of, by their paths here."""
+    whole = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as given, zipfile.ZipFile(path, "w") as kept:
+        for entry in given.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                kept.writestr(entry, given.read(entry))
 
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> str:

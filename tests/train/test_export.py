@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support import ROOT
 
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
@@ -58,6 +60,8 @@ def test_card_is_complete_and_names_no_local_path(run: Path, tmp_path: Path) -> 
     told = library.describe(tmp_path / "net.ts")
     assert f"{curve['loss'][0]:.4g} to {curve['loss'][-1]:.4g}" in told
     assert str(tmp_path) not in json.dumps(card)
+    with zipfile.ZipFile(tmp_path / "net.ts") as archive:
+        assert not any(str(ROOT).encode() in archive.read(name) for name in archive.namelist())
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
