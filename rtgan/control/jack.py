@@ -18,6 +18,7 @@ from rtgan.control import jack_callback as native
 from rtgan.engine import Engine
 from rtgan.errors import RtganError
 from rtgan.events import MIDI, Record, Ring
+from rtgan.io.jack_server import shutdown
 from rtgan.memory import Arena, address_of
 
 _MIDI_TYPE = b"8 bit raw midi"
@@ -151,7 +152,7 @@ class JackMidi:
         try:
             self._add_output("midi_out", "")
             self._add_input("midi_in", self.name)
-            library.jack_on_shutdown(client, native.shutdown.address, address_of(words))
+            library.jack_on_shutdown(client, shutdown.address, address_of(words[native.J_GONE :]))
             library.jack_set_process_callback(client, native.process.address, address_of(words))
             if library.jack_activate(client):
                 raise RtganError("JACK does not let a client take part")

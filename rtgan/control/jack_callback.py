@@ -89,11 +89,4 @@ def process(frames: Any, client: Any) -> int:
     return 0
 
 
-@cfunc(types.void(types.int64), cache=True, error_model="numpy", boundscheck=False)
-def shutdown(client: Any) -> None:
-    """[any of JACK's threads] ``JackShutdownCallback``: the server has gone."""
-    i64p(client)[J_GONE] = 1
-
-
 NODES[f"{__name__}.process"] = process
-NODES[f"{__name__}.shutdown"] = shutdown

@@ -5,7 +5,7 @@ A thin layer over sounddevice (PortAudio). The stream gets the engine's C callba
 
 from __future__ import annotations
 
-import ctypes
+import atexit
 import os
 import re
 import sys
@@ -17,11 +17,14 @@ from typing import Any
 from rtgan.errors import RtganError, UsageError
 from rtgan.io.bridge import Bridge
 from rtgan.io.gate import Gate
+from rtgan.io.jack_server import Watch
 
 _CLOSE_S = 2.0
 _SPLIT_BLOCK = 256
 #: Streams whose server has died, and the copies of PortAudio that they belong to: nobody can close them.
 _ABANDONED: list[object] = []
+#: Who watches the JACK server that PortAudio began with; nobody watches the one that is there at first.
+_watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -103,25 +106,32 @@ def period_samples(device: Device | None) -> int:
 
 def refresh() -> None:
     """Look for devices anew; no stream may be open. PortAudio makes its list once, when it begins."""
+    global _watch
     sd = _sounddevice()
-    if any("JACK" in api["name"] for api in sd.query_hostapis()) and not _jack_answers():
+    seen, _watch = _watch or Watch(), None
+    if any("JACK" in api["name"] for api in sd.query_hostapis()) and not seen.goes_on:
         # The end of a PortAudio whose JACK server has died is an assertion that fails, and takes the process along.
+        seen.end()
         _renew()
         return
+    seen.end()
     sd._terminate()
+    _begin(sd)
+
+
+def _begin(sd: Any) -> None:
+    """Let PortAudio begin, and watch the server it begins with."""
+    global _watch
+    _watch = Watch()
     sd._initialize()
+    atexit.unregister(_leave)
+    atexit.register(_leave)
 
 
-def _jack_answers() -> bool:
-    try:
-        library = ctypes.CDLL("libjack.so.0")
-    except OSError:
-        return True
-    library.jack_client_open.restype = ctypes.c_void_p
-    client = library.jack_client_open(b"rtgan-look", 1, None)  # 1: start no server
-    if client:
-        library.jack_client_close(ctypes.c_void_p(client))
-    return bool(client)
+def _leave() -> None:
+    """At the end of the process, before PortAudio is brought to its end: not if that would be an abort."""
+    if _watch is not None and not _watch.goes_on:
+        _sounddevice()._initialized = 0
 
 
 def _renew() -> bool:
@@ -140,7 +150,7 @@ def _renew() -> bool:
     _ABANDONED.append((sd._lib, memory))
     sd._lib = sd._ffi.dlopen(f"/proc/self/fd/{memory}")
     sd._initialized = 0
-    sd._initialize()
+    _begin(sd)
     return True
 
 
