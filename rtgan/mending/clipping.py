@@ -91,6 +91,8 @@ def restored(sound: Sound, above: Lost, below: Lost, rate_hz: int) -> Sound:
     ends = n - hop, frames * hop + hop - len(sound)
     padded, up, down = (np.pad(v, ends) for v in (sound, above, below))
     window: Sound = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n)).astype(np.float32)
+    # Windowed twice, so many frames over each sample add to one.
+    whole = window * np.float32(2 / _OVERLAP)
     starts = [s for s in range(0, len(padded) - n + 1, hop) if up[s : s + n].any() or down[s : s + n].any()]
     made = np.zeros(len(padded), np.float32)
     for at in range(0, len(starts), _BATCH):
@@ -99,7 +101,7 @@ def restored(sound: Sound, above: Lost, below: Lost, rate_hz: int) -> Sound:
         cut = padded[place] * window
         low = np.where(down[place], np.float32(-np.inf), cut)
         high = np.where(up[place], np.float32(np.inf), cut)
-        for start, frame in zip(starts[at : at + _BATCH], _sparsest(cut, low, high), strict=True):
-            made[start : start + n] += window * frame * np.float32(2 / _OVERLAP)
-    whole = made[n - hop : n - hop + len(sound)]
-    return np.where(above, np.maximum(whole, sound), np.where(below, np.minimum(whole, sound), sound))
+        for start, frame in zip(starts[at : at + _BATCH], _sparsest(cut, low, high) * whole, strict=True):
+            made[start : start + n] += frame
+    out = made[n - hop : n - hop + len(sound)]
+    return np.where(above, np.maximum(out, sound), np.where(below, np.minimum(out, sound), sound))

@@ -144,8 +144,8 @@ def _faded(ahead: Wide, back: Wide) -> Wide:
     return np.asarray(fall * ahead + rise * back)
 
 
-def _by_net(sound: Sound, gaps: Spans, rate_hz: int) -> list[Wide]:
-    """What the live plugin puts into each of these gaps, which are silent."""
+def by_net(sound: Sound, gaps: Spans, rate_hz: int) -> list[Wide]:
+    """What the live plugin, which knows only what was before, puts into each of these gaps, which are silent."""
     lead, after = round(_LEAD_S * rate_hz), round(_AFTER_S * rate_hz)
     pieces, places, at = [], [], 0
     for begin, end in gaps:
@@ -190,8 +190,8 @@ def filled(sound: Sound, gaps: Spans, rate_hz: int) -> Sound:
     if left:
         own = [gaps[number] for number in left]
         turned = [(len(sound) - end, len(sound) - begin) for begin, end in own]
-        forward = _by_net(silent, own, rate_hz)
-        backward = _by_net(np.ascontiguousarray(silent[::-1]), turned, rate_hz)
+        forward = by_net(silent, own, rate_hz)
+        backward = by_net(np.ascontiguousarray(silent[::-1]), turned, rate_hz)
         for (begin, end), ahead, back in zip(own, forward, backward, strict=True):
             out[begin:end] = _faded(ahead, back[::-1])
     return out

@@ -166,3 +166,26 @@ def test_what_cannot_be_mended_is_told() -> None:
     assert mending.parse("clicks, gaps") == ("gaps", "clicks") and mending.parse("none") == ()
     with pytest.raises(UsageError, match="'rust' cannot be mended"):
         mending.parse("rust")
+
+
+def test_a_preset_that_repairs_mends_files_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rtgan.cli import main
+    from rtgan.io import files
+
+    sound, broken, whole = tones(1.0), tmp_path / "broken.wav", tmp_path / "whole.wav"
+    files.write(broken, holed(sound, [(24000, 31200)])[None], RATE)
+    assert main(["process", str(broken), "-o", str(whole), "--preset", "repair"]) == 0
+    assert "mended: 1 gap (150 ms)" in capsys.readouterr().out
+    assert snr_db(sound[24000:31200], files.read(whole)[0][0, 24000:31200]) > 12
+    assert main(["process", str(broken), "-o", str(whole), "--preset", "bypass"]) == 0
+    assert "mended" not in capsys.readouterr().out
+    assert np.array_equal(files.read(whole)[0], files.read(broken)[0])
+    two = [str(broken), str(broken), "-o", str(tmp_path)]
+    for wrong in (
+        [str(broken), "-o", str(whole), "--mend", "rust"],
+        [str(broken), "-o", str(whole), "--gaps", str(tmp_path / "none.csv")],
+        [*two, "--gaps", "x.csv"],
+        ["-o", str(whole), "--mend", "clicks"],
+    ):
+        assert main(["process", *wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
