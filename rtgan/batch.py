@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         preset, values, steps, rate_of_log = offline.read_log(args.events, args.allow_code)
         settings.update(values)
     else:
-        preset = presets.load(args.preset or "podcast")
+        preset = presets.load(args.preset or "clean")
     what, marked = _damage(args, preset)
     settings.update(offline.parse_settings(args.set))
     prepare = mapping.preparing(bindings.load_map()) if args.midi else None
