@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
         mended = None
         if what or marked:
-            samples, mended = mending.mend(samples, rate, what, marked)
+            samples, mended = mending.mend(samples, rate, what, marked, _told(source.name))
         keywords: dict[str, Any] = {name.replace(".", "__", 1): value for name, value in settings.items()}
         with tqdm(
             total=samples.shape[1],
@@ -84,6 +84,11 @@ def run(args: argparse.Namespace) -> int:
         said = f"; mended: {mended}" if mended is not None else ""
         print(f"{source} -> {target}  ({samples.shape[1] / rate:.1f} s, {preset.name}{said})")
     return 0
+
+
+def _told(name: str) -> Callable[[str], None]:
+    """Say what is looked for, to who watches."""
+    return lambda task: print(f"{name}: {task} ...", file=sys.stderr) if sys.stderr.isatty() else None
 
 
 def _damage(args: argparse.Namespace, preset: presets.Preset) -> tuple[Sequence[str], list[tuple[float, float, str]]]:

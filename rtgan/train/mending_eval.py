@@ -8,7 +8,7 @@ recordings that nothing was done to is false.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,7 @@ def _changes(before: Array, after: Array) -> float:
 
 
 def measure(
-    pieces: dict[str, Sequence[Array]], plcmos: Plcmos | None = None, progress: bool = True
+    pieces: Mapping[str, Sequence[Array]], plcmos: Plcmos | None = None, progress: bool = True
 ) -> dict[str, dict[tuple[str, str, str], Row]]:
     """Means over all pieces: by damage, then by kind of sound, case and system."""
     judge = _Judge(plcmos)
