@@ -89,7 +89,7 @@ def restored(sound: Sound, above: Lost, below: Lost, rate_hz: int) -> Sound:
     hop = n // _OVERLAP
     frames = -(-(len(sound) + n) // hop)
     ends = n - hop, frames * hop + hop - len(sound)
-    padded, up, down = (np.pad(v, ends) for v in (sound, above, below))
+    padded, up, down = np.pad(sound, ends), np.pad(above, ends), np.pad(below, ends)
     window: Sound = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n)).astype(np.float32)
     # Windowed twice, so many frames over each sample add to one.
     whole = window * np.float32(2 / _OVERLAP)
