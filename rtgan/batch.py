@@ -102,8 +102,8 @@ def _damage(args: argparse.Namespace, preset: presets.Preset) -> tuple[Sequence[
     marked = gaps.read_list(args.gaps) if args.gaps else []
     if args.mend:
         return mending.parse(args.mend), marked
-    repairs = not args.events and any(entry.plugin == "repair" for entry in preset.chain)
-    return mending.DAMAGE if repairs else (), marked
+    repairs = any(entry.plugin == "repair" and not entry.params.get("bypass") for entry in preset.chain)
+    return mending.DAMAGE if repairs and not args.events else (), marked
 
 
 def _perform(args: argparse.Namespace, preset: presets.Preset, settings: dict[str, object]) -> int:
