@@ -223,13 +223,14 @@ def measure(
                 made = fill(sound, spans)
                 row = {"distance dB": spectral_distance_db(sound, made, spans)}
                 note("gaps", kind, f"{milliseconds} ms", name, row | judge(kind, sound, made))
-        broken, count = clicked(sound, number)
+        broken, _ = clicked(sound, number)
+        minutes = len(sound) / SAMPLE_RATE_HZ / 60
         for name, remove in DECLICKERS.items():
             made = remove(broken)
             row = {
-                "SNR dB": ratio_db(sound, made), "false a minute": _changes(sound, remove(sound)) * 60 / _SECONDS,
+                "SNR dB": ratio_db(sound, made), "false a minute": _changes(sound, remove(sound)) / minutes,
             }  # fmt: skip
-            note("clicks", kind, f"{count / _SECONDS:.0f} a second", name, row | judge(kind, sound, made))
+            note("clicks", kind, f"{_CLICKS_A_SECOND} a second", name, row | judge(kind, sound, made))
         for wanted in SDRS_DB:
             cut = clipped(sound, wanted)
             for name, restore in DECLIPPERS.items():
