@@ -298,12 +298,12 @@ def _delays(
 ) -> dict[str, float]:
     """Median time from the beginning of a piece, of those that sound at once, until its label is said at one half."""
     times: dict[str, list[int]] = {}
-    starts = np.flatnonzero(fresh == 0)
+    starts = np.flatnonzero(fresh == 0).tolist()
     for start, end in zip(starts, [*starts[1:], len(fresh)], strict=True):
-        label = kinds[int(start)]
+        label = kinds[start]
         if label in place:
             # What is said of a moment is said so much later: at the beginning they speak of what was before.
-            start = max(0, int(start) - delay_steps)
+            start = max(0, start - delay_steps)
             above = np.flatnonzero(chances[start:end, place[label]] >= 0.5)
             times.setdefault(label, []).append(100 * (int(above[0]) + 1) if len(above) else 100 * (end - start))
     return {label: float(np.median(t)) for label, t in sorted(times.items())}
