@@ -300,7 +300,11 @@ class Course(ABC, Generic[Config]):
         def fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {k: given[k] if k in given and given[k].shape == v.shape else v for k, v in own.items()}
 
-        self.net.load_state_dict(fitting(self.net.state_dict(), content["ema"]))
+        own = self.net.state_dict()
+        taken = fitting(own, content["ema"])
+        if all(taken[name] is own[name] for name in own):
+            raise UsageError("The checkpoint has no weights of the config's shapes; leave --start-from out.")
+        self.net.load_state_dict(taken)
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         for name, module in self.beside.items():
             module.load_state_dict(fitting(module.state_dict(), content["beside"].get(name, {})))

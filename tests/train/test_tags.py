@@ -189,6 +189,10 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
     again = tag_loop.TagCourse(dataclasses.replace(config, steps=3), corpus, tmp_path / "run")
     again.restore()
     assert again.run(progress=False) == 3
+    other = dataclasses.replace(config, network=dataclasses.replace(SMALL, recall=0))
+    simpler = tag_loop.TagCourse(other, corpus, tmp_path / "other")
+    simpler.restore(tmp_path / "run")
+    assert torch.equal(simpler.net.state_dict()["gather.weight"], again.averaged["gather.weight"])
     card = tag_export.export_tags(tmp_path / "run", tmp_path / "tiny.ts")
     assert {s["name"] for s in card["training"]["sources"]} == {"speech", "noise", "music"}
     library.lower(tmp_path / "tiny.ts")
