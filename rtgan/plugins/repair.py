@@ -10,15 +10,15 @@ import numpy as np
 from rtgan.errors import RtganError
 from rtgan.generators import library
 from rtgan.kernels import conceal
-from rtgan.kernels.native import call_net, f32p, f64p, i64p, inline, larger, node, smaller
+from rtgan.kernels.native import call_net, call_node, f32p, f64p, i64p, inline, larger, node, smaller
 from rtgan.memory import address_of
 from rtgan.params import Param, ParamSet, param_advance
 from rtgan.plugin import Activation, NativeNode, Plugin
 
 (
     _CHANNELS, _STRIDE, _LANES, _TICK, _HISTORY, _FILL, _NET, _WEIGHTS, _ARENA_FLOATS, _INITIAL, _INPUT, _OUTPUT,
-    _LONGEST, _SHORTEST,
-) = range(14)  # fmt: skip
+    _LONGEST, _SHORTEST, _BEGIN, _MAKE,
+) = range(16)  # fmt: skip
 # Float words: longest and shortest gap in samples, samples that were made up so far, for whoever reads it in seconds.
 _LONG, _SHORT, _FILLED_S, _SECONDS = range(16, 20)
 _WORDS = 24
@@ -54,9 +54,9 @@ def _answer(state: Any, lane: Any, row: Any) -> None:
     call_net(w[_NET], k[_ARENA], w[_WEIGHTS])
 
 
-@inline
-def _begin(state: Any, lane: Any, at: Any) -> None:
-    """A gap begins at a sample of the frame that is due."""
+@node
+def _begin(state: int, lane: int, at: int) -> None:
+    """[audio] A gap begins at a sample of the frame that is due."""
     w = i64p(state)
     k = i64p(lane)
     c = k[_CONCEALER]
@@ -86,9 +86,9 @@ def _begin(state: Any, lane: Any, at: Any) -> None:
         _answer(state, lane, i64p(c)[conceal.ROWS] + 4 * j * conceal.ROW)
 
 
-@inline
-def _make(state: Any, lane: Any, begin: Any, end: Any) -> Any:
-    """Have the samples of this age made up, and return the address of the first."""
+@node
+def _make(state: int, lane: int, end: int) -> None:
+    """[audio] Have the samples up to this age made up."""
     w = i64p(state)
     k = i64p(lane)
     c = k[_CONCEALER]
@@ -111,6 +111,13 @@ def _make(state: Any, lane: Any, begin: Any, end: Any) -> Any:
             gain = 1.0 if late == 0.0 else 0.5 + 0.5 * math.cos(math.pi * late)
             made[base + i] = np.float32(np.float64(out[i]) * gain)
         k[_MADE_TO] += hop
+
+
+@inline
+def _made(state: Any, lane: Any, begin: Any, end: Any) -> Any:
+    """The address of what is made up for the samples of this age."""
+    k = i64p(lane)
+    call_node(i64p(state)[_MAKE], state, lane, end)
     return k[_MADE] + 4 * (begin - k[_MADE_FROM])
 
 
@@ -124,7 +131,7 @@ def _fill(state: Any, lane: Any, at: Any, n: Any) -> None:
     known = 0
     if age < f64p(state)[_LONG]:
         known = n
-        made = f32p(_make(state, lane, age, age + n))
+        made = f32p(_made(state, lane, age, age + n))
         for i in range(n):
             out[i] = made[i]
         f64p(state)[_FILLED_S] += n * f64p(state)[_SECONDS]
@@ -144,7 +151,7 @@ def _return(state: Any, lane: Any, at: Any, n: Any) -> None:
         # Out of silence, no longer than it takes not to click: it may be a drum.
         k[_FADE] = smaller(k[_FADE], w[_TICK] // 5)
         return
-    made = f32p(_make(state, lane, k[_AGE], k[_AGE] + n))
+    made = f32p(_made(state, lane, k[_AGE], k[_AGE] + n))
     real = f32p(k[_SOUND] + 4 * (w[_HISTORY] + at))
     both = 0.0
     own = 1e-18
@@ -164,7 +171,7 @@ def _join(state: Any, lane: Any, at: Any, n: Any) -> None:
     length = k[_FADE]
     own = 1.0 - f64p(lane)[_ALIKE] * f64p(lane)[_ALIKE]
     audible = k[_AGE] < f64p(state)[_LONG]
-    made = f32p(_make(state, lane, k[_AGE], k[_AGE] + n) if audible else k[_MADE])
+    made = f32p(_made(state, lane, k[_AGE], k[_AGE] + n) if audible else k[_MADE])
     real = f32p(k[_SOUND] + 4 * (w[_HISTORY] + at))
     for i in range(n):
         rise = math.sin(0.5 * math.pi * (k[_FADED] + i + 0.5) / length)
@@ -192,7 +199,7 @@ def _due(state: Any, lane: Any) -> None:
         n = end - at
         if lost:
             if k[_LOST] == 0 and k[_ENDED] >= 2 * tick:
-                _begin(state, lane, at)
+                call_node(w[_BEGIN], state, lane, at)
             k[_LOST] = 1
             k[_ENDED] = 0
             _fill(state, lane, at, n)
@@ -357,6 +364,8 @@ class Repair(Plugin):
         words[_NET], words[_WEIGHTS] = net.address, arena.put(net.weights)
         words[_ARENA_FLOATS], words[_INITIAL] = net.arena_floats, arena.put(net.initial_arena)
         words[_INPUT], words[_OUTPUT] = net.inputs[0].offset, net.outputs[0].offset
+        # By address: inlined wherever they are needed they take half a minute to compile.
+        words[_BEGIN], words[_MAKE] = int(_begin.address), int(_make.address)
         words[_LONGEST], words[_SHORTEST] = activation.params["longest_ms"], activation.params["shortest_ms"]
         words.view(np.float64)[_SECONDS] = 1 / activation.sample_rate_hz
         _reset.ctypes(address_of(words), 0, 0)

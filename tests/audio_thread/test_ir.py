@@ -39,6 +39,8 @@ CALLS_THROUGH_POINTERS = {
     "rtgan.plugins.howl._process",
     "rtgan.plugins.morph._process",
     "rtgan.plugins.morph._reset",
+    "rtgan.plugins.repair._begin",
+    "rtgan.plugins.repair._make",
     "rtgan.plugins.repair._process",
     "rtgan.plugins.synth._process",
     "rtgan.plugins.tags._listen",
