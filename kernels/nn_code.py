@@ -314,6 +314,15 @@ class Code:
         for i in range(count):
             self.store(self.at(pointer, i * stride), self.lane(v, i))
 
+    def index(self, v: Vec, count: int) -> str:
+        """A scalar as a whole number from 0 to ``count - 1``, whatever it holds (NaN is 0): for `at`."""
+        inside = self.min(self.max(v, self.const(1, 0.0)), self.const(1, float(count - 1)))
+        return self.value(f"fptosi float {inside.name} to i64")
+
+    def number(self, index: str) -> Vec:
+        """A loop's index as a scalar."""
+        return self.const(1, float(index)) if index.isdigit() else Vec(self.value(f"uitofp i64 {index} to float"), 1)
+
     # -- lanes
 
     def const(self, n: int, value: float) -> Vec:

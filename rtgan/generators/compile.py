@@ -27,11 +27,13 @@ from rtgan.generators.fuse import optimise
 from rtgan.generators.lowering import Lowering, Step
 from rtgan.generators.operations import lower
 from rtgan.generators.program import Program, View
-from rtgan.kernels import nn, nn_functions, nn_jit
+from rtgan.kernels import nn, nn_functions, nn_jit, nn_order
 from rtgan.kernels.nn_code import Code, Machine, Vec
 
 Floats = NDArray[np.float32]
 _ALIGN = 16
+#: What decides, beside the kernels, which code a program becomes.
+_SOURCES = ("chance", "choosing", "compile", "fuse", "lowering", "operations", "program", "spectral")
 
 
 def aligned(values: Floats) -> Floats:
@@ -114,6 +116,13 @@ class Net:
         if arena.dtype != np.float32 or arena.size != self.arena_floats or arena.ctypes.data % 64:
             raise RtganError("an arena is a 64-byte aligned float32 vector made by Net.arena()")
         self._call(arena.ctypes.data, self.weights.ctypes.data)
+
+
+def _rows_of(out: View, x: View) -> list[tuple[int, int, int]]:
+    """Rows along the last axis as (count, out stride, x stride), those whose neighbours lie side by side last."""
+    rows = list(zip(x.shape[:-1], out.strides[:-1], x.strides[:-1], strict=True))
+    rows = [row for row in rows if row[0] > 1]
+    return sorted(rows, key=lambda row: (row[1] == 1) + (row[2] == 1))
 
 
 # -- code ----------------------------------------------------------------------------------------------------------
@@ -418,6 +427,46 @@ class _Builder:
             lambda e, p: nn.softmax(e, rows, x.shape[-1], p[0], p[1], step.options["log"]),
         )
 
+    def _scan(self, step: Step) -> None:
+        x, out = step.ins[0], step.outs[0]
+        rows = _rows_of(out, x)
+        self._call(
+            [self.address(out), self.address(x)],
+            lambda e, p: nn_order.scan(
+                e, step.options["how"], rows, x.shape[-1], (p[0], out.strides[-1]), (p[1], x.strides[-1])
+            ),
+        )
+
+    def _rank(self, step: Step) -> None:
+        x, out = step.ins[0], step.outs[0]
+        rows = list(zip(x.shape[:-1], out.strides[:-1], x.strides[:-1], strict=True))
+        self._call(
+            [self.address(out), self.address(x)],
+            lambda e, p: nn_order.rank(e, rows, x.shape[-1], (p[0], out.strides[-1]), (p[1], x.strides[-1])),
+        )
+
+    def _gather(self, step: Step) -> None:
+        self._indexed(step, step.outs[0], step.ins[0], step.ins[0], step.ins[1:])
+
+    def _scatter(self, step: Step) -> None:
+        self._indexed(step, step.ins[1], step.outs[0], step.ins[1], step.ins[2:])
+
+    def _indexed(self, step: Step, walked: View, indexed: View, x: View, indices: list[View]) -> None:
+        """Axis by axis of ``walked``; what is ``indexed`` moves along the axes that ``walks`` names."""
+        strides = tuple(0 if w < 0 else indexed.strides[w] for w in step.options["walks"])
+        pair = (strides, walked.strides) if step.kind == "scatter" else (walked.strides, strides)
+        loops = list(zip(walked.shape, *pair, *(v.strides for v in indices), strict=True))
+        axes = [(indexed.strides[k], indexed.shape[k]) for k in step.options["axes"]]
+
+        def emit(e: Code, p: list[str]) -> None:
+            placed = list(zip(p[2:], axes, strict=True))
+            if step.kind == "scatter":
+                nn_order.scatter(e, loops, placed, p[0], p[1], step.options["add"])
+            else:
+                nn_order.gather(e, loops, placed, p[0], p[1])
+
+        self._call([self.address(v) for v in (step.outs[0], x, *indices)], emit)
+
     def text(self) -> str:
         """The module's IR."""
         return nn_jit.module_text(self.functions, "run", ["%arena", "%weights"], self.calls)
@@ -467,7 +516,7 @@ def _generator_hash() -> str:
     """Hash of the sources that decide what code a program becomes."""
     total = hashlib.sha256()
     here = Path(__file__).resolve().parent
-    files = [here / f"{n}.py" for n in ("chance", "compile", "fuse", "lowering", "operations", "program")]
+    files = [here / f"{n}.py" for n in _SOURCES]
     files += sorted((here.parent / "kernels").glob("nn*.py"))
     for path in files:
         total.update(path.name.encode() + path.read_bytes())

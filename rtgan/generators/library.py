@@ -32,6 +32,8 @@ CARRY = ((1, 1),)
 TOLERANCE = 1e-4
 #: A third output, where there is one: the chance that somebody speaks.
 VOICE_SHAPE = (1, 1)
+#: What decides which program a file becomes.
+RECORDING = ("record", "compositions", "program")
 _BARS = "▁▂▃▄▅▆▇█"
 _SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
@@ -122,7 +124,8 @@ def load(name: str | Path) -> Loaded:
 def _cached(sha256: str) -> Path:
     """Where the program of a file is kept; recording differently makes another name."""
     here = Path(__file__).resolve().parent
-    recorder = hashlib.sha256((here / "record.py").read_bytes() + (here / "program.py").read_bytes()).hexdigest()
+    sources = b"".join((here / f"{name}.py").read_bytes() for name in RECORDING)
+    recorder = hashlib.sha256(sources).hexdigest()
     return kernel_cache.user_cache() / "generators" / f"{sha256[:32]}-{recorder[:8]}{SUFFIX}"
 
 

@@ -8,36 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtgan.errors import RtganError
-from rtgan.generators import chance
 from rtgan.generators.compile import Net, compile
 from rtgan.generators.library import TOLERANCE
-from rtgan.generators.record import record
+from rtgan.generators.record import Drawn, record
 from rtgan.worker.dialects import Choices, Player, calling
 from rtgan.worker.spec import Knob, Spec
 
 _BLOCKS = 16
-
-
-class _Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Gives a model the random values that its program draws."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.source = chance.Source(seed)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        kind = chance.KINDS.get(func._schema.name.split("::")[-1])
-        if kind is not None:
-            made.copy_(torch.from_numpy(self.source.draw(kind, made.numel())).reshape(made.shape))
-        return made
 
 
 class _Whole(torch.nn.Module):
@@ -86,7 +65,7 @@ def _compare(net: Net, module: torch.nn.Module, x: torch.Tensor, knobs: list[Kno
     peak = worst = 0.0
     low, high = (np.array([getattr(k.param, end) for k in knobs], np.float32) for end in ("minimum", "maximum"))
     past = np.array([k.param.default for k in knobs], np.float32)
-    drawn = _Drawn(seed)
+    drawn = Drawn(seed)
     for _ in range(_BLOCKS):
         sound = (0.1 * rng.standard_normal(x.shape)).astype(np.float32)
         now = (low + (high - low) * rng.random(len(knobs))).astype(np.float32)
