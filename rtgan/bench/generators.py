@@ -306,7 +306,8 @@ def _row(title: str, net: Net, peers: dict[str, _Frame], skipped: list[str], dev
     return {
         "net": title, "ours_us": hot["ours"], "peers_us": {n: us for n, us in hot.items() if n != "ours"},
         "times_faster": times, "paced": paced, "paced_tail_ratio": paced["ours"]["p999_us"] / paced["ours"]["p50_us"],
-        "deviation_of_peak": deviation, "skipped": skipped, **net.report, "finite": all(bool(np.isfinite(place.of(arena)).all()) for place in net.outputs),
+        "deviation_of_peak": deviation, "skipped": skipped, **net.report,
+        "finite": all(bool(np.isfinite(place.of(arena)).all()) for place in net.outputs),
     }  # fmt: skip
 
 
