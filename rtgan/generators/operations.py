@@ -316,21 +316,18 @@ def _pad(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
         return
     filled = inside
     for axis, before, after in reversed(borders):
-        length = filled.shape[axis]
-        step = target.strides[axis]
-        for k in range(1, before + 1):
-            index = {"reflect": k, "replicate": 0, "circular": length - k}[mode]
-            moved = View(filled.storage, filled.offset - k * step, filled.shape, filled.strides)
-            low.copy(cut(moved, axis, 0, 1), cut(filled, axis, index, 1))
-        for k in range(1, after + 1):
-            index = {"reflect": length - 1 - k, "replicate": length - 1, "circular": k - 1}[mode]
-            end = View(filled.storage, filled.offset + (length - 1 + k) * step, filled.shape, filled.strides)
-            low.copy(cut(end, axis, 0, 1), cut(filled, axis, index, 1))
-        filled = cut(View(filled.storage, filled.offset - before * step, filled.shape, filled.strides), axis, 0, length)
-        filled = View(
-            filled.storage, filled.offset,
-            tuple(n + before + after if k == axis else n for k, n in enumerate(filled.shape)), filled.strides,
-        )  # fmt: skip
+        length, step = filled.shape[axis], target.strides[axis]
+        if mode == "reflect":
+            head, tail = cut(filled, axis, 1, before), cut(filled, axis, length - 1 - after, after)
+            head, tail = flip(head, axis), flip(tail, axis)
+        elif mode == "replicate":
+            head, tail = cut(filled, axis, 0, 1), cut(filled, axis, length - 1, 1)
+        else:
+            head, tail = cut(filled, axis, length - before, before), cut(filled, axis, 0, after)
+        start = View(filled.storage, filled.offset - before * step, filled.shape, filled.strides)
+        low.copy(cut(start, axis, 0, before), head)
+        low.copy(cut(start, axis, before + length, after), tail)
+        filled = cut(start, axis, 0, before + length + after)
 
 
 @_op("repeat", "tile")

@@ -14,6 +14,7 @@ from playing import Rig, delayed
 from support import speechlike
 
 from rtgan import events, model_check
+from rtgan.bench import autoencoders
 from rtgan.engine import Engine
 from rtgan.events import Record
 from rtgan.generators.compile import compile
@@ -50,6 +51,20 @@ class Net(torch.nn.Module):
         return x + self.leave(h + torch.tanh(a) * torch.sigmoid(b))
 
 
+class Noisy(torch.nn.Module):
+    """nn~: a small net built as the first version of RAVE, with noise that goes through Fourier transforms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("forward_params", models.params(1, 1, 1, 1))
+        shape = {"capacity": 2, "ratios": [2, 1], "stacks": [3], "dilations": [[3]], "taps": 33, "noise": [2, 2]}
+        self.net = torch.jit.trace(autoencoders._made(**shape), torch.zeros(1, 1, 64), check_trace=False)
+        self.sr = 48000
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.save(Net(), tmp_path_factory.mktemp("net") / "net.ts")
@@ -64,6 +79,14 @@ def test_a_net_sounds_natively_as_in_torchscript_64_samples_late(net: Path) -> N
         wanted = module(torch.from_numpy(SOUND[: 64 * 140])[None, None])[0, 0].numpy()
     out = rig.run(SOUND)
     assert own < 16 and np.abs(out[64:][: len(wanted)] - wanted[: len(out) - 64]).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_noise_through_fourier_transforms_is_native(tmp_path: Path) -> None:
+    path = models.save(Noisy(), tmp_path / "noisy.ts")
+    rig = Rig(path, run="auto")
+    assert rig.graph.chain[0].plugin.notice.endswith("; native")
+    out = rig.run(SOUND)
+    assert np.abs(out).max() > 1e-4 and np.array_equal(Rig(path, run="auto").run(SOUND), out)
 
 
 def test_native_or_in_a_worker_it_is_the_same_sound(net: Path) -> None:
