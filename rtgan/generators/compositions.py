@@ -239,6 +239,13 @@ def _unrolled_if_projected(g: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
+def _largest(g: dict[str, Any], of_one: str, of_two: Any) -> Any:
+    """Of all values, or of two tensors; along an axis it is a step of its own."""
+    if "other" in g:
+        return of_two(g["self"], g["other"])
+    return getattr(g["self"], of_one)(_every(g["self"])) if "dim" not in g else NotImplemented
+
+
 def _turned(x: Tensor, k: int, a: int, b: int) -> Tensor:
     if k == 2:
         return x.flip(a, b)
@@ -259,8 +266,8 @@ def _logit(g: dict[str, Any]) -> Any:
 
 #: Operations that no step exists for, by what others make of them; `NotImplemented` where that does not reach.
 COMPOSED: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "max": lambda g: g["self"].amax(_every(g["self"])) if "dim" not in g else NotImplemented,
-    "min": lambda g: g["self"].amin(_every(g["self"])) if "dim" not in g else NotImplemented,
+    "max": lambda g: _largest(g, "amax", torch.maximum),
+    "min": lambda g: _largest(g, "amin", torch.minimum),
     "logsumexp": _logsumexp,
     "tan": lambda g: g["self"].sin() / g["self"].cos(),
     "asin": lambda g: torch.atan2(g["self"], (1.0 - g["self"] * g["self"]).sqrt()),

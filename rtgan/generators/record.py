@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if stem in FOURIER and given["self"].is_conj():
             with self:
                 return func(compositions.resolved(given["self"]), *call[1:], **options)
-        with self:
+        with self, self.known(stem):
             if turned and stem not in FOURIER:
                 if stem in compositions.COMPLEX:
                     result = compositions.COMPLEX[stem](given)
@@ -208,6 +208,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if result is NotImplemented and turned and stem not in FOURIER:
             return self.viewed(func, stem, call, options)
         return result
+
+    @contextlib.contextmanager
+    def known(self, stem: str) -> Iterator[None]:
+        """Refuse arguments that a composition does not expect."""
+        try:
+            yield
+        except _Refused:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise self.refuse(f"the operation aten::{stem} has arguments that are not known ({reason})") from error
 
     def viewed(self, func: Any, stem: str, call: list[Any], options: Any) -> Any:
         """Another view of complex values, which is nothing to be recorded."""
