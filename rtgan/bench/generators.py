@@ -388,6 +388,27 @@ def _net_row(title: str, make: Callable[[], tuple[Any, list[tuple[int, ...]]]]) 
     return row
 
 
+def _half_row(title: str, make: Callable[[], tuple[Any, list[tuple[int, ...]]]]) -> dict[str, Any]:
+    """A net with its large matrices in half precision, beside itself in float32."""
+    import torch
+
+    from rtgan.generators.record import record
+
+    module, shapes = make()
+    program = record(module, [torch.zeros(s) for s in shapes], seed=_SEED)
+    whole = compile(program, _carry(shapes))
+    program.meta["weights"] = compiler.HALF
+    arena = whole.arena()
+    whole.inputs[0].of(arena)[...] = 0.1
+
+    def in_float32() -> None:
+        _repeat(1, whole.address, arena.ctypes.data, whole.weights.ctypes.data)
+
+    net = compile(program, _carry(shapes))
+    off = _off(net, shapes, _torch_answers(make()[0], shapes))
+    return _row(f"{title}, float16", net, {"float32": in_float32}, [], off)
+
+
 def _gtcrn_row(file: Path) -> dict[str, Any]:
     """GTCRN with the weights of a file, beside that file in ONNX Runtime, whose answers it has to give."""
     from rtgan.bench import gtcrn
@@ -456,6 +477,8 @@ def run(json: bool = False, gtcrn: Path | None = None) -> list[dict[str, Any]]:
                 ("RAVE v1's size, 2048", autoencoders.noisy_rave), ("RAVE v2's size, 2048", autoencoders.rave),
             ):  # fmt: skip
                 rows.append(_net_row(title, make))
+            for title, make in (("two GRUs of 256", _wide_net), ("BRAVE's size, 128", autoencoders.brave)):
+                rows.append(_half_row(title, make))
         finally:
             torch.set_num_threads(threads)
     rows += [_shipped_row(name) for name in library.names()]

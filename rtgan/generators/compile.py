@@ -28,10 +28,16 @@ from rtgan.generators.lowering import Lowering, Step
 from rtgan.generators.operations import lower
 from rtgan.generators.program import Program, View
 from rtgan.kernels import nn, nn_functions, nn_jit, nn_order
-from rtgan.kernels.nn_code import Code, Machine, Vec
+from rtgan.kernels.nn_code import Code, Half, Machine, Vec
 
 Floats = NDArray[np.float32]
 _ALIGN = 16
+#: What `Program.meta` says under ``weights`` where large matrices are to be kept in half precision. Sums stay float32.
+#: A net of megabytes that comes cold from a shared cache once in a frame waits for its weights; half of them are half
+#: the wait.
+HALF = "float16"
+#: A matrix of so many weights is large: what fits a first-level cache has nothing to gain.
+LARGE = 1 << 14
 #: What decides, beside the kernels, which code a program becomes.
 _SOURCES = ("chance", "choosing", "compile", "fuse", "lowering", "operations", "program", "spectral")
 
@@ -131,8 +137,10 @@ def _rows_of(out: View, x: View) -> list[tuple[int, int, int]]:
 class _Builder:
     """Gives addresses and code to the steps of an optimised program."""
 
-    def __init__(self, low: Lowering, machine: Machine) -> None:
-        self.low, self.machine = low, machine
+    def __init__(self, low: Lowering, machine: Machine, half: bool) -> None:
+        self.low, self.machine, self.half = low, machine, half
+        #: Weights that are kept in half precision.
+        self.halved = 0
         self.functions = nn_jit.Functions()
         self.chunks: list[Floats] = []
         self.length = 0
@@ -220,6 +228,16 @@ class _Builder:
     def weights(self) -> Floats:
         """All weights."""
         return np.concatenate([*self.chunks, np.zeros(_ALIGN, np.float32)])
+
+    def matrix(self, values: Floats) -> tuple[str, type[str]]:
+        """Add the weights of a product; returns their address and what kind of pointer leads there."""
+        if not self.half or values.size < LARGE or np.abs(values).max() > np.finfo(np.float16).max:
+            return self.weight(values), str
+        self.halved += values.size
+        rounded = values.astype(np.float16)
+        if not self.machine.halves:
+            return self.weight(rounded.astype(np.float32)), str
+        return self.weight(np.pad(rounded, (0, rounded.size % 2)).view(np.float32)), Half
 
     def address(self, view: View) -> str:
         """A view's first element as an operand."""
@@ -318,7 +336,8 @@ class _Builder:
         inner_rows = rows[-1][0] if rows else 1
         packed = nn.pack_dot(self.machine, weight) if by_dot else nn.pack_linear(self.machine, inner_rows, weight)
         channels, post = self._post(step, True)
-        operands = [self.address(out), self.address(x), self.weight(packed)]
+        place, kind = (self.weight(packed), str) if by_dot else self.matrix(packed)
+        operands = [self.address(out), self.address(x), place]
         if bias is not None:
             operands.append(self.weight(nn.pack_vector(self.machine, bias)))
         start = len(operands)
@@ -328,7 +347,7 @@ class _Builder:
             if by_dot:
                 nn.dot(e, rows, inputs, outputs, p[0], out.strides[-1], p[1], p[2], shift, post, p[start:])
             else:
-                nn.linear(e, rows, depth, outputs, p[0], out.strides[-1], p[1], p[2], shift, post, p[start:])
+                nn.linear(e, rows, depth, outputs, p[0], out.strides[-1], p[1], kind(p[2]), shift, post, p[start:])
 
         self._call([*operands, *channels], emit)
 
@@ -380,13 +399,14 @@ class _Builder:
         packed, biases = nn.pack_recurrent(
             self.machine, gates, a["w_input"], a["w_hidden"], a["b_input"], a["b_hidden"]
         )
-        operands = [self.address(v) for v in (y, x, hn, h0)] + [self.weight(packed), self.weight(biases)]
+        place, kind = self.matrix(packed)
+        operands = [self.address(v) for v in (y, x, hn, h0)] + [place, self.weight(biases)]
         operands += [self.address(v) for v in (*cells, *cell_outs)]
 
         def emit(e: Code, p: list[str]) -> None:
             nn.recurrent(
                 e, gates, batch, steps, inputs, h0.shape[-1], (p[1], *steps_of_x), (p[0], *steps_of_y),
-                (p[3], h0.strides[0]), (p[2], hn.strides[0]), p[4], p[5], step.options["reverse"],
+                (p[3], h0.strides[0]), (p[2], hn.strides[0]), kind(p[4]), p[5], step.options["reverse"],
                 (p[6], cells[0].strides[0]) if cells else None, (p[7], cell_outs[0].strides[0]) if cells else None,
             )  # fmt: skip
 
@@ -498,10 +518,15 @@ def _lower(program: Program, carry: Sequence[tuple[int, int]], machine: Machine)
     return low
 
 
+def _halves(program: Program) -> bool:
+    """Whether a program asks for large matrices in half precision."""
+    return bool(program.meta.get("weights") == HALF)
+
+
 def intermediate(program: Program, carry: Sequence[tuple[int, int]] = (), machine: Machine | None = None) -> str:
     """The LLVM IR of a program, for inspection [main thread]."""
     machine = machine or Machine.host()
-    return _Builder(_lower(program, carry, machine), machine).text()
+    return _Builder(_lower(program, carry, machine), machine, _halves(program)).text()
 
 
 # -- the cache -----------------------------------------------------------------------------------------------------
@@ -595,13 +620,14 @@ def compile(
         _loaded[path] = found
         return found
     low = _lower(program, carry, machine)
-    builder = _Builder(low, machine)
+    builder = _Builder(low, machine, _halves(program))
     code = nn_jit.assemble(machine, builder.text())
     arena, weights = builder.initial(), builder.weights()
     inputs, outputs = builder.places(low.inputs), builder.places(low.outputs)
     report = {
         "operations": len(program.ops), "steps": len(low.steps), "functions": len(builder.functions),
         "code_bytes": len(code), "arena_floats": int(arena.size), "weight_floats": int(weights.size),
+        "halved_weights": builder.halved,
     }  # fmt: skip
     if path is not None:
         head = {
