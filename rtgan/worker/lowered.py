@@ -105,7 +105,8 @@ def lower(spec: Spec, choices: dict[str, Any]) -> Lowered | str:
 
 
 def _kept(spec: Spec, choices: dict[str, Any]) -> Path:
-    own = ("method", "ranges", "attributes", "block", "rate_hz", "fixed", *(("seed",) if spec.random else ()))
+    own = ("method", "ranges", "attributes", "block", "rate_hz", "fixed", *(("seed",) if spec.random else ()),
+           *(("weights",) if choices.get("weights", "float32") != "float32" else ()))  # fmt: skip
     digest = hashlib.sha256(json.dumps([spec.sha256, [choices[k] for k in own]]).encode())
     recording = (Path(library.__file__).with_name(f"{name}.py") for name in library.RECORDING)
     for source in (*recording, *(Path(__file__).parent / n for n in _SOURCES)):
