@@ -66,6 +66,7 @@ from rtgan.kernels.channels import deinterleave, interleave
 from rtgan.kernels.native import (
     NODES,
     call_foreign,
+    call_node,
     call_stream,
     cfunc,
     exchange,
@@ -78,6 +79,7 @@ from rtgan.kernels.native import (
     kernel,
     larger,
     load_acquire,
+    node,
     restore_denormals,
     smaller,
     store_release,
@@ -130,7 +132,13 @@ from rtgan.switchboard import (
 F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
 # A cache line of their own: both threads write it.
 E_MAILBOX, E_PANIC, E_READING, E_MONITOR, E_LET_GO = range(96, 101)
-_WORDS = 112
+# Parts of the callback that are called by address, because inlined wherever they are needed they would take longer to
+# compile than all the rest of the product; and the piece of the block that runs.
+(
+    E_TAKE_INPUT, E_APPLY, E_BEGIN_PANIC, E_END_PANIC, E_RUN_GRAPHS, E_RUN, E_DELIVER, E_MIND_LOAD,
+    E_OFFSET, E_PIECE, E_SPENT,
+) = range(104, 115)  # fmt: skip
+_WORDS = 128
 
 #: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
 HOST_PARAMS = ParamSet(
@@ -181,7 +189,7 @@ _CEILING = 10.0 ** (-0.1 / 20)
 _RELEASE_MS = 80.0
 
 
-@inline
+@node
 def _take_input(engine: Any, source: Any, n: Any) -> None:
     """Deinterleave the chosen channels and count what no sound can be.
 
@@ -304,16 +312,24 @@ def _copy(source: Any, target: Any, channels: Any, stride: Any, n: Any) -> None:
             b[i] = a[i]
 
 
-@inline
+@node
+def _run(engine: Any, graph: Any, io: Any) -> None:
+    """[audio] Run a graph on the present piece of the block, at ``io``."""
+    e = i64p(engine)
+    offset = e[E_OFFSET]
+    mics = e[E_MICS] + 4 * offset
+    graph_run(graph, io, e[E_PIECE], e[E_TELEMETRY], e[E_POSITION], e[E_TICKS], offset, mics)
+
+
+@node
 def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     """Run the graph on ``n`` samples of the work buffer; two graphs and a cross-fade during a swap."""
     e = i64p(engine)
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     io = e[E_WORK] + 4 * offset
-    mics = e[E_MICS] + 4 * offset
-    position = e[E_POSITION]
-    telemetry = e[E_TELEMETRY]
+    e[E_OFFSET] = offset
+    e[E_PIECE] = n
     if e[E_ACTIVE] == 0:
         for c in range(channels):
             samples = f32p(io + 4 * c * block)
@@ -328,7 +344,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     beside = e[E_BESIDE]
     if beside != 0:
         _copy(io, e[E_BESIDE_WORK], channels, block, n)
-        graph_run(beside, e[E_BESIDE_WORK], n, telemetry, position, e[E_TICKS], offset, mics)
+        call_node(e[E_RUN], engine, beside, e[E_BESIDE_WORK])
     if e[E_NEXT] == 0:
         # What is heard of two graphs at a time is the loudness of neither.
         scales = e[E_WEIGHING]
@@ -336,7 +352,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             loudness.measure(i64p(scales)[0], io, block, n)
             if beside != 0:
                 _weigh(engine, i64p(scales)[0], i64p(scales)[2], beside, e[E_BESIDE_WORK], n)
-        graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset, mics)
+        call_node(e[E_RUN], engine, e[E_ACTIVE], io)
         if scales != 0:
             _weigh(engine, i64p(scales)[0], i64p(scales)[1], e[E_ACTIVE], io, n)
         graph_trim(e[E_ACTIVE], io, n)
@@ -344,8 +360,8 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
         return
     other = e[E_NEXT_WORK]
     _copy(io, other, channels, block, n)
-    graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset, mics)
-    graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS], offset, mics)
+    call_node(e[E_RUN], engine, e[E_ACTIVE], io)
+    call_node(e[E_RUN], engine, e[E_NEXT], other)
     graph_trim(e[E_ACTIVE], io, n)
     graph_trim(e[E_NEXT], other, n)
     # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
@@ -374,7 +390,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
         old = i64p(retired)[G_SERIAL] if retired != 0 else 0
         e[E_ACTIVE] = e[E_NEXT]
         e[E_NEXT] = 0
-        ring_push(telemetry, events.SWAP_DONE, position + n, old, new, 0.0, 0.0, 0.0, 0.0)
+        ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION] + n, old, new, 0.0, 0.0, 0.0, 0.0)
 
 
 @inline
@@ -432,8 +448,8 @@ def _let_go(engine: Any) -> None:
     ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION], serial, 0, 0.0, 0.0, 0.0, 0.0)
 
 
-@inline
-def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
+@node
+def _mind_load(engine: Any, frames: Any, flags: Any) -> None:
     """Step down before sound breaks, and up again when there is time for it."""
     e = i64p(engine)
     f = f64p(engine)
@@ -442,7 +458,7 @@ def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
         return
     rate = 1.0 / f[F_SECONDS]
     seconds = frames * f[F_SECONDS]
-    load = spent / (frames * budget)
+    load = e[E_SPENT] / (frames * budget)
     share = smaller(1.0, seconds / _LOAD_S)
     # One stall says little about the load, however long it was.
     f[F_LOAD] += share * (smaller(load, 2.0) - f[F_LOAD])
@@ -504,8 +520,8 @@ def _table(engine: Any) -> Any:
     return load_acquire(graph + 8 * G_ROUTES)
 
 
-@inline
-def _begin_panic(engine: Any) -> None:
+@node
+def _begin_panic(engine: Any, _: Any, __: Any) -> None:
     """Fade to silence and let go of what is held; `_end_panic` follows at the sample at which it is reached."""
     e = i64p(engine)
     e[E_PANIC_ASKED] = 0
@@ -534,8 +550,8 @@ def _reset(engine: Any) -> None:
         graph_reset(e[E_BESIDE])
 
 
-@inline
-def _end_panic(engine: Any) -> None:
+@node
+def _end_panic(engine: Any, _: Any, __: Any) -> None:
     """Every node back to zero; sound comes back."""
     e = i64p(engine)
     _reset(engine)
@@ -719,8 +735,8 @@ def _host_gain(engine: Any, offset: Any, n: Any) -> None:
             f32p(io + 4 * (channels + c) * stride)[i] *= np.float32(silence)
 
 
-@inline
-def _apply(engine: Any, record: Any) -> None:
+@node
+def _apply(engine: Any, record: Any, _: Any) -> None:
     """Carry out one event at the present position."""
     e = i64p(engine)
     words = i64p(record)
@@ -819,45 +835,11 @@ def _give_output(engine: Any, target: Any, n: Any) -> None:
     interleave(e[E_WORK], block, e[E_OUT_MAP], target, e[E_DEVICE_OUT], n)
 
 
-@inline
-def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
-    """One piece of at most ``max_block`` frames, door to door."""
+@node
+def _deliver(engine: Any, target: Any, n: Any) -> None:
+    """[audio] Limit, measure, record and give out what has been made."""
     e = i64p(engine)
     f = f64p(engine)
-    tape = load_acquire(engine + 8 * E_TAPE)
-    if tape != 0 and e[E_TAPING] == 0:
-        ring_push(e[E_TELEMETRY], events.TAPING, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
-        e[E_TAPE_LOST] = 0
-    e[E_TAPING] = tape
-    e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
-    e[E_WEIGHING] = load_acquire(engine + 8 * E_SCALES)
-    _take_input(engine, source, n)
-    _take_graph(engine)
-    _take_events(engine)
-    if load_acquire(engine + 8 * E_PANIC) != 0:
-        e[E_PANIC_ASKED] = exchange(engine + 8 * E_PANIC, 0)
-    # A message that found no room may have been the end of a note: no note may hang.
-    refused = ring_refused(e[E_NATIVE])
-    if refused != e[E_REFUSED] or load_acquire(engine + 8 * E_LET_GO) != 0:
-        e[E_REFUSED] = refused
-        exchange(engine + 8 * E_LET_GO, 0)
-        _play(engine, 0xFF, -1)
-    start = 0
-    while start < n:
-        while waiting_time(e[E_WAITING], _NEVER) <= e[E_POSITION]:
-            waiting_take(e[E_WAITING], e[E_EVENT])
-            _apply(engine, e[E_EVENT])
-        if e[E_PANIC_ASKED] != 0:
-            _begin_panic(engine)
-        if e[E_PANIC_AT] != 0 and e[E_PANIC_AT] <= e[E_POSITION]:
-            _end_panic(engine)
-        change = smaller(waiting_time(e[E_WAITING], _NEVER), e[E_PANIC_AT] if e[E_PANIC_AT] != 0 else _NEVER)
-        stop = smaller(n, start + change - e[E_POSITION])
-        _run_graphs(engine, start, stop - start)
-        _mix_monitor(engine, start, stop - start)
-        _host_gain(engine, start, stop - start)
-        e[E_POSITION] += stop - start
-        start = stop
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     e[E_LIMITED] += levels.limit(e[E_LIMITER], e[E_WORK], channels, block, n, f[F_CEILING], f[F_RELEASE])
@@ -881,6 +863,47 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         e[E_METER_SAMPLES] = 0
         levels.meter_clear(e[E_IN_METER])
         levels.meter_clear(e[E_OUT_METER])
+
+
+@inline
+def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
+    """One piece of at most ``max_block`` frames, door to door."""
+    e = i64p(engine)
+    tape = load_acquire(engine + 8 * E_TAPE)
+    if tape != 0 and e[E_TAPING] == 0:
+        ring_push(e[E_TELEMETRY], events.TAPING, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
+        e[E_TAPE_LOST] = 0
+    e[E_TAPING] = tape
+    e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
+    e[E_WEIGHING] = load_acquire(engine + 8 * E_SCALES)
+    call_node(e[E_TAKE_INPUT], engine, source, n)
+    _take_graph(engine)
+    _take_events(engine)
+    if load_acquire(engine + 8 * E_PANIC) != 0:
+        e[E_PANIC_ASKED] = exchange(engine + 8 * E_PANIC, 0)
+    # A message that found no room may have been the end of a note: no note may hang.
+    refused = ring_refused(e[E_NATIVE])
+    if refused != e[E_REFUSED] or load_acquire(engine + 8 * E_LET_GO) != 0:
+        e[E_REFUSED] = refused
+        exchange(engine + 8 * E_LET_GO, 0)
+        _play(engine, 0xFF, -1)
+    start = 0
+    while start < n:
+        while waiting_time(e[E_WAITING], _NEVER) <= e[E_POSITION]:
+            waiting_take(e[E_WAITING], e[E_EVENT])
+            call_node(e[E_APPLY], engine, e[E_EVENT], 0)
+        if e[E_PANIC_ASKED] != 0:
+            call_node(e[E_BEGIN_PANIC], engine, 0, 0)
+        if e[E_PANIC_AT] != 0 and e[E_PANIC_AT] <= e[E_POSITION]:
+            call_node(e[E_END_PANIC], engine, 0, 0)
+        change = smaller(waiting_time(e[E_WAITING], _NEVER), e[E_PANIC_AT] if e[E_PANIC_AT] != 0 else _NEVER)
+        stop = smaller(n, start + change - e[E_POSITION])
+        call_node(e[E_RUN_GRAPHS], engine, start, stop - start)
+        _mix_monitor(engine, start, stop - start)
+        _host_gain(engine, start, stop - start)
+        e[E_POSITION] += stop - start
+        start = stop
+    call_node(e[E_DELIVER], engine, target, n)
 
 
 @cfunc(
@@ -911,7 +934,8 @@ def callback(source: Any, target: Any, frames: Any, time_info: Any, flags: Any, 
         _chunk(engine, chunk_source, chunk_target, n)
         done += n
     spent = now(e[E_TICKS]) - begin
-    _mind_load(engine, frames, flags, spent)
+    e[E_SPENT] = spent
+    call_node(e[E_MIND_LOAD], engine, frames, flags)
     if e[E_TRACE] != 0:
         i64p(e[E_TRACE])[e[E_CALLBACKS] & e[E_TRACE_MASK]] = spent
     e[E_BUSY] += spent
@@ -1112,6 +1136,8 @@ class Engine:
         self._monitor_limiter = arena.float64(1)
         self._monitor_limiter[0] = 1.0
         words[E_MONITOR_LIMITER] = address_of(self._monitor_limiter)
+        parts = (_take_input, _apply, _begin_panic, _end_panic, _run_graphs, _run, _deliver, _mind_load)
+        words[E_TAKE_INPUT : E_MIND_LOAD + 1] = [part.address for part in parts]
         self._floats[F_CEILING] = _CEILING
         self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)
         self._floats[F_SECONDS] = 1 / sample_rate_hz
