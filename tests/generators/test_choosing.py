@@ -14,8 +14,9 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from rtgan.errors import NotLowered  # noqa: E402
-from rtgan.generators.compile import compile  # noqa: E402
+from rtgan.generators.compile import compile, intermediate  # noqa: E402
 from rtgan.generators.record import record  # noqa: E402
+from rtgan.kernels import nn_jit  # noqa: E402
 
 torch.set_num_threads(1)
 S = (2, 5, 7)
@@ -140,6 +141,8 @@ def test_every_vector_width(lanes: int, registers: int) -> None:
         return torch.sort(x, 1)[0], x.cumsum(2), x.gather(1, x.argsort(1)), x.scatter(1, x.argsort(1), x)
 
     assert worst(all_of, [(2, 21, 7)], machine=of_width(lanes, registers)) < 1e-6
+    called = nn_jit.calls_of(intermediate(record(all_of, [torch.zeros(2, 21, 7)])))
+    assert all(name.startswith(("llvm.fmuladd.", "llvm.sqrt.", "llvm.fabs.")) for name in called)
 
 
 def test_a_long_running_sum_keeps_a_phase() -> None:

@@ -20,7 +20,7 @@ from rtgan.generators.record import record  # noqa: E402
 
 
 def _tiny(**more: Any) -> Any:
-    net = autoencoders._made(capacity=2, ratios=[2, 1], stacks=[3, 5], dilations=[[3, 1]], taps=33, repeats=2, **more)
+    net = autoencoders._made(capacity=2, ratios=[2], stacks=[3], dilations=[[3]], taps=33, repeats=2, **more)
     return net, [(1, 1, 64)]
 
 
