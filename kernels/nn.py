@@ -793,6 +793,7 @@ _COMBINE: dict[str, tuple[Callable[[Code, Vec, Vec], Vec], float]] = {
     "add": (lambda e, a, b: e.add(a, b), 0.0),
     "max": (lambda e, a, b: e.max(a, b), -np.inf),
     "min": (lambda e, a, b: e.min(a, b), np.inf),
+    "mul": (lambda e, a, b: e.mul(a, b), 1.0),
 }
 
 
@@ -805,9 +806,10 @@ def reduce(
     x: str,
     scale: float = 1.0,
 ) -> None:
-    """``out = scale * (sum | max | min) of x`` over the ``reduced`` (count, stride) for each ``kept`` (count, out, x).
+    """``out = scale * (sum | max | min | product) of x`` over the ``reduced`` axes for each of the ``kept`` ones.
 
-    The lanes lie along whichever side has neighbouring elements.
+    Of each axis ``reduced`` has (count, stride), ``kept`` (count, out stride, x stride). The lanes lie along whichever
+    side has neighbouring elements.
     """
     combine, neutral = _COMBINE[how]
     sizes, (out_steps, x_steps) = collapse([k[0] for k in kept], [k[1] for k in kept], [k[2] for k in kept])

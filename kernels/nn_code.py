@@ -19,6 +19,10 @@ import llvmlite.binding as llvm
 import numpy as np
 
 
+class Half(str):
+    """A pointer to numbers of half precision: `Code.at` counts in these, and `Code.load` makes float32 of them."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What code is generated for.
@@ -38,6 +42,11 @@ class Machine:
     features: str
     lanes: int
     registers: int
+
+    @property
+    def halves(self) -> bool:
+        """Whether half precision becomes float32 by an instruction."""
+        return self.triple.startswith(("aarch64", "arm64")) or "+f16c" in self.features.split(",")
 
     @staticmethod
     @cache
@@ -185,7 +194,8 @@ class Code:
     # -- addresses and loops
 
     def at(self, pointer: str, *terms: int | tuple[str, int]) -> str:
-        """Move a pointer by floats: literal counts and (index, stride) pairs."""
+        """Move a pointer by floats (or halves): literal counts and (index, stride) pairs."""
+        kind, of = ("half", Half) if isinstance(pointer, Half) else ("float", str)
         constant = 0
         for term in terms:
             if isinstance(term, int):
@@ -196,9 +206,9 @@ class Code:
                 constant += int(term[0]) * term[1]
             else:
                 scaled = term[0] if term[1] == 1 else self.value(f"mul nsw i64 {term[0]}, {term[1]}")
-                pointer = self.value(f"getelementptr inbounds float, ptr {pointer}, i64 {scaled}")
+                pointer = of(self.value(f"getelementptr inbounds {kind}, ptr {pointer}, i64 {scaled}"))
         if constant:
-            pointer = self.value(f"getelementptr inbounds float, ptr {pointer}, i64 {constant}")
+            pointer = of(self.value(f"getelementptr inbounds {kind}, ptr {pointer}, i64 {constant}"))
         return pointer
 
     def loop(self, count: int, body: Callable[[str, list[Vec]], list[Vec]], carried: Sequence[Vec] = ()) -> list[Vec]:
@@ -255,6 +265,10 @@ class Code:
 
     def load(self, pointer: str, n: int = 1) -> Vec:
         """Read ``n`` neighbouring floats; no alignment is assumed."""
+        if isinstance(pointer, Half):
+            short = "half" if n == 1 else f"<{n} x half>"
+            read = self.value(f"load {short}, ptr {pointer}, align 2")
+            return Vec(self.value(f"fpext {short} {read} to {_float_type(n)}"), n)
         return Vec(self.value(f"load {_float_type(n)}, ptr {pointer}, align 4"), n)
 
     def store(self, pointer: str, v: Vec) -> None:
@@ -313,6 +327,15 @@ class Code:
             return
         for i in range(count):
             self.store(self.at(pointer, i * stride), self.lane(v, i))
+
+    def index(self, v: Vec, count: int) -> str:
+        """A scalar as a whole number from 0 to ``count - 1``, whatever it holds (NaN is 0): for `at`."""
+        inside = self.min(self.max(v, self.const(1, 0.0)), self.const(1, float(count - 1)))
+        return self.value(f"fptosi float {inside.name} to i64")
+
+    def number(self, index: str) -> Vec:
+        """A loop's index as a scalar."""
+        return self.const(1, float(index)) if index.isdigit() else Vec(self.value(f"uitofp i64 {index} to float"), 1)
 
     # -- lanes
 

@@ -78,6 +78,17 @@ def _finite(e: Code, x: Vec, nan: float, high: float, low: float) -> Vec:
     return e.select(e.compare("uno", x, x), e.const(x.n, nan), y)
 
 
+def _pow(e: Code, x: Vec, y: Vec) -> Vec:
+    """``x ** y``: below 0 for whole ``y`` only."""
+    zero, one = e.const(x.n, 0.0), _one(e, x)
+    size = e.exp(e.mul(y, e.log(e.abs(x))))
+    half = e.mul(y, e.const(x.n, 0.5))
+    signed = e.select(e.compare("une", half, e.floor(half)), e.neg(size), size)
+    below = e.select(e.compare("oeq", y, e.floor(y)), signed, e.const(x.n, np.nan))
+    result = e.select(e.compare("olt", x, zero), below, size)
+    return e.select(e.compare("oeq", y, zero), one, result)
+
+
 def _xorshift(e: Code, x: Vec) -> Vec:
     """The next word of a stream of random bits, in place of a float; see `rtgan.generators.chance`."""
     w = e.bits(x)
@@ -128,6 +139,7 @@ FUNCTIONS: dict[str, Callable[..., Vec]] = {
     "reciprocal": lambda e, x: e.div(_one(e, x), x),
     "square": lambda e, x: e.mul(x, x),
     "power": lambda e, x, k: e.power(x, k),
+    "pow": _pow,
     "sigmoid": lambda e, x: e.sigmoid(x),
     "tanh": lambda e, x: e.tanh(x),
     "tanhshrink": lambda e, x: e.sub(x, e.tanh(x)),
@@ -157,6 +169,8 @@ FUNCTIONS: dict[str, Callable[..., Vec]] = {
     "log_sigmoid": _log_sigmoid,
     "threshold": lambda e, x, edge, value: e.select(e.compare("ogt", x, e.const(x.n, edge)), x, e.const(x.n, value)),
     "finite": _finite,
+    "key": lambda e, x: e.select(e.compare("uno", x, x), e.const(x.n, np.inf), x),
+    "wrap": lambda e, x, n: e.select(e.compare("olt", x, e.const(x.n, 0.0)), e.add(x, e.const(x.n, n)), x),
     "xorshift": _xorshift,
     "uniform": _uniform,
     "normal": _normal,

@@ -173,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     lower = commands.add_parser("lower", help="lower a TorchScript file to a native program (needs rtgan[torch])")
     lower.add_argument("model", type=Path, metavar="FILE.ts")
     lower.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: beside the model")
+    lower.add_argument("--weights", choices=["float32", "float16"], default="float32", help="of large matrices")
     if len(sys.argv) > 1 and sys.argv[1] in ("train", "export", "eval"):
         from rtgan.train import commands as training
 
@@ -269,7 +270,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "lower":
         from rtgan.generators import library
 
-        return int(library.lower_command(args.model, args.output))
+        return int(library.lower_command(args.model, args.output, args.weights))
     from rtgan.train import commands as training
 
     runs = {"train": training.run_train, "export": training.run_export, "eval": training.run_eval}

@@ -60,9 +60,9 @@ TRAIN_USES = {"errors", "version", "kernel_cache", "kernels"}
 #: And to measure a net where it plays, inside functions.
 EVAL_USES = {"codec", "generators", "mending", "tagging"}
 #: Where torch may be imported: with the module, and inside functions.
-TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects",
-                     "rtgan.worker.frames", "rtgan.worker.lowering", "rtgan.worker.serve", "rtgan.bench.gtcrn",
-                     "rtgan.bench.autoencoders")  # fmt: skip
+TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.generators.compositions",
+                     "rtgan.worker.dialects", "rtgan.worker.frames", "rtgan.worker.lowering", "rtgan.worker.serve",
+                     "rtgan.bench.gtcrn", "rtgan.bench.autoencoders")  # fmt: skip
 TORCH_IN_FUNCTIONS = ("rtgan.generators.library", "rtgan.bench.")
 
 

@@ -1,11 +1,13 @@
 """Streaming autoencoders of the size and shape of RAVE (Caillon and Esling 2021) and BRAVE (Caspe et al. 2025).
 
 Written anew, with random weights: a filter bank of 16 bands, strided convolutions down to latents, transposed ones
-and dilated residual stacks back up. All convolutions are causal and remember their past in buffers.
+and dilated residual stacks back up, filtered noise beside them in the first version. All convolutions are causal and
+remember their past in buffers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,6 +66,30 @@ class _Residual(nn.Module):
         return x + y
 
 
+class _Noise(nn.Module):
+    """Noise in frames, each through a filter whose response a net tells (Engel et al. 2020)."""
+
+    def __init__(self, width: int, ratios: Sequence[int], bins: int = 5) -> None:
+        super().__init__()
+        self.bins, self.frame = bins, math.prod(ratios)
+        layers: list[nn.Module] = []
+        for ratio in ratios:
+            layers += [_Conv(width, width, 2 * ratio + 1, stride=ratio), nn.LeakyReLU(0.2)]
+        self.net = nn.Sequential(*layers, _Conv(width, _BANDS * bins, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gains = 2 * torch.sigmoid(self.net(x) - 5) ** 2.3 + 1e-7
+        gains = gains.transpose(1, 2).reshape(gains.shape[0], -1, _BANDS, self.bins)
+        response = torch.fft.irfft(torch.view_as_complex(torch.stack([gains, torch.zeros_like(gains)], -1)))
+        taps, frame = response.shape[-1], self.frame
+        response = torch.roll(response, taps // 2, -1) * torch.hann_window(taps)
+        response = torch.roll(nn.functional.pad(response, (0, frame - taps)), -(taps // 2), -1)
+        noise = nn.functional.pad(2 * torch.rand_like(response) - 1, (0, frame))
+        spectrum = torch.fft.rfft(noise) * torch.fft.rfft(nn.functional.pad(response, (frame, 0)))
+        heard: Tensor = torch.fft.irfft(spectrum)[..., frame:]
+        return heard.transpose(1, 2).reshape(x.shape[0], _BANDS, -1)
+
+
 class Autoencoder(nn.Module):
     """Sound ``(1, 1, block)`` in, as much out.
 
@@ -81,11 +107,13 @@ class Autoencoder(nn.Module):
         Length of the filter bank.
     repeats : int
         Convolutions of a stage down.
+    noise : sequence of int
+        Strides of the net that shapes noise, with that of the first version of RAVE; none without.
     """
 
     def __init__(
         self, capacity: int, ratios: Sequence[int], stacks: Sequence[int], dilations: Sequence[Sequence[int]],
-        taps: int, repeats: int = 1,
+        taps: int, repeats: int = 1, noise: Sequence[int] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         top = capacity << len(ratios)
@@ -103,6 +131,7 @@ class Autoencoder(nn.Module):
             width = top >> (k + 1)
             self.ups.append(_Up(2 * width, width, ratio) if ratio > 1 else _Conv(2 * width, width, 3))
             self.stacks += [nn.Sequential(*(_Residual(width, n, d) for d in dilations)) for n in stacks]
+        self.noise = _Noise(capacity, noise) if noise else None
         self.wave, self.loud, self.out = _Conv(capacity, _BANDS, 7), _Conv(capacity, 1, 3), _Up(_BANDS, 1, _BANDS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +140,10 @@ class Autoencoder(nn.Module):
         for k, up in enumerate(self.ups):
             y = up(nn.functional.leaky_relu(y, 0.2))
             y = torch.stack([self.stacks[self.sides * k + j](y) for j in range(self.sides)]).sum(0)
-        out: Tensor = self.out(torch.tanh(self.wave(y)) * torch.sigmoid(self.loud(y)))
+        bands = torch.tanh(self.wave(y)) * torch.sigmoid(self.loud(y))
+        if self.noise is not None:
+            bands = bands + self.noise(y)
+        out: Tensor = self.out(bands)
         return out
 
 
@@ -130,6 +162,13 @@ def small_rave() -> tuple[nn.Module, list[tuple[int, ...]]]:
     """1.3 million weights, 2048 samples at a time: the size made for small computers."""
     layers = [[1, 1], [3, 1], [5, 1]]
     return _made(capacity=16, ratios=[4, 4, 4, 2], stacks=[3], dilations=layers, taps=513), [(1, 1, 2048)]
+
+
+def noisy_rave() -> tuple[nn.Module, list[tuple[int, ...]]]:
+    """12 million weights, 2048 samples at a time: the first version, whose noise goes through Fourier transforms."""
+    layers = [[1], [3], [5]]
+    shape = _made(capacity=64, ratios=[4, 4, 4, 2], stacks=[3], dilations=layers, taps=513, noise=[4, 4, 4])
+    return shape, [(1, 1, 2048)]
 
 
 def rave() -> tuple[nn.Module, list[tuple[int, ...]]]:

@@ -32,6 +32,8 @@ _ROUND_US = 3000.0
 _PACED_FRAMES = 1500
 _PACED_S = 20.0
 _PERIOD_S = 2.7e-3
+#: Of what nets draw.
+_SEED = 0
 #: A period of 128 samples at 44.1 kHz, in which the answer of a model of sound has to be there.
 _BLOCK_US = 1e6 * 128 / 44100
 
@@ -304,7 +306,8 @@ def _row(title: str, net: Net, peers: dict[str, _Frame], skipped: list[str], dev
     return {
         "net": title, "ours_us": hot["ours"], "peers_us": {n: us for n, us in hot.items() if n != "ours"},
         "times_faster": times, "paced": paced, "paced_tail_ratio": paced["ours"]["p999_us"] / paced["ours"]["p50_us"],
-        "deviation_of_peak": deviation, "skipped": skipped, **net.report, "finite": bool(np.isfinite(arena).all()),
+        "deviation_of_peak": deviation, "skipped": skipped, **net.report,
+        "finite": all(bool(np.isfinite(place.of(arena)).all()) for place in net.outputs),
     }  # fmt: skip
 
 
@@ -317,7 +320,7 @@ def _compiled(
     from rtgan.generators.record import record
 
     begin = time.perf_counter()
-    program = record(module, [torch.zeros(s) for s in shapes])
+    program = record(module, [torch.zeros(s) for s in shapes], seed=_SEED)
     compile(program, carry, use_cache=False)
     cold = time.perf_counter() - begin
     net = compile(program, carry)
@@ -347,10 +350,14 @@ def _off(net: Net, shapes: list[tuple[int, ...]], expected: Callable[[Any], Any]
 def _torch_answers(module: Any, shapes: list[tuple[int, ...]]) -> Callable[[Any], Any]:
     import torch
 
+    from rtgan.generators.record import Drawn
+
     state = [torch.zeros(s) for s in shapes[1:]]
+    drawn = Drawn(_SEED)
 
     def answer(frame: Any) -> Any:
-        with torch.inference_mode():
+        drawn.source.again()
+        with torch.inference_mode(), drawn:
             out = module(torch.from_numpy(frame), *state)
             if state:
                 out, *state[:] = out
@@ -379,6 +386,27 @@ def _net_row(title: str, make: Callable[[], tuple[Any, list[tuple[int, ...]]]]) 
     if len(shapes) == 1:
         row["share_of_128"] = row["paced"]["ours"]["p99_us"] / _BLOCK_US
     return row
+
+
+def _half_row(title: str, make: Callable[[], tuple[Any, list[tuple[int, ...]]]]) -> dict[str, Any]:
+    """A net with its large matrices in half precision, beside itself in float32."""
+    import torch
+
+    from rtgan.generators.record import record
+
+    module, shapes = make()
+    program = record(module, [torch.zeros(s) for s in shapes], seed=_SEED)
+    whole = compile(program, _carry(shapes))
+    program.meta["weights"] = compiler.HALF
+    arena = whole.arena()
+    whole.inputs[0].of(arena)[...] = 0.1
+
+    def in_float32() -> None:
+        _repeat(1, whole.address, arena.ctypes.data, whole.weights.ctypes.data)
+
+    net = compile(program, _carry(shapes))
+    off = _off(net, shapes, _torch_answers(make()[0], shapes))
+    return _row(f"{title}, float16", net, {"float32": in_float32}, [], off)
 
 
 def _gtcrn_row(file: Path) -> dict[str, Any]:
@@ -446,9 +474,11 @@ def run(json: bool = False, gtcrn: Path | None = None) -> list[dict[str, Any]]:
             for title, make in (
                 ("two GRUs of 256", _wide_net), ("many small layers", _many_layer_net),
                 ("BRAVE's size, 128", autoencoders.brave), ("small RAVE's size, 2048", autoencoders.small_rave),
-                ("RAVE v2's size, 2048", autoencoders.rave),
+                ("RAVE v1's size, 2048", autoencoders.noisy_rave), ("RAVE v2's size, 2048", autoencoders.rave),
             ):  # fmt: skip
                 rows.append(_net_row(title, make))
+            for title, make in (("two GRUs of 256", _wide_net), ("BRAVE's size, 128", autoencoders.brave)):
+                rows.append(_half_row(title, make))
         finally:
             torch.set_num_threads(threads)
     rows += [_shipped_row(name) for name in library.names()]

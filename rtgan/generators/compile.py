@@ -27,11 +27,19 @@ from rtgan.generators.fuse import optimise
 from rtgan.generators.lowering import Lowering, Step
 from rtgan.generators.operations import lower
 from rtgan.generators.program import Program, View
-from rtgan.kernels import nn, nn_functions, nn_jit
-from rtgan.kernels.nn_code import Code, Machine, Vec
+from rtgan.kernels import nn, nn_functions, nn_jit, nn_order
+from rtgan.kernels.nn_code import Code, Half, Machine, Vec
 
 Floats = NDArray[np.float32]
 _ALIGN = 16
+#: What `Program.meta` says under ``weights`` where large matrices are to be kept in half precision. Sums stay float32.
+#: A net of megabytes that comes cold from a shared cache once in a frame waits for its weights; half of them are half
+#: the wait.
+HALF = "float16"
+#: A matrix of so many weights is large: what fits a first-level cache has nothing to gain.
+LARGE = 1 << 14
+#: What decides, beside the kernels, which code a program becomes.
+_SOURCES = ("chance", "choosing", "compile", "fuse", "lowering", "operations", "program", "spectral")
 
 
 def aligned(values: Floats) -> Floats:
@@ -116,14 +124,23 @@ class Net:
         self._call(arena.ctypes.data, self.weights.ctypes.data)
 
 
+def _rows_of(out: View, x: View) -> list[tuple[int, int, int]]:
+    """Rows along the last axis as (count, out stride, x stride), those whose neighbours lie side by side last."""
+    rows = list(zip(x.shape[:-1], out.strides[:-1], x.strides[:-1], strict=True))
+    rows = [row for row in rows if row[0] > 1]
+    return sorted(rows, key=lambda row: (row[1] == 1) + (row[2] == 1))
+
+
 # -- code ----------------------------------------------------------------------------------------------------------
 
 
 class _Builder:
     """Gives addresses and code to the steps of an optimised program."""
 
-    def __init__(self, low: Lowering, machine: Machine) -> None:
-        self.low, self.machine = low, machine
+    def __init__(self, low: Lowering, machine: Machine, half: bool) -> None:
+        self.low, self.machine, self.half = low, machine, half
+        #: Weights that are kept in half precision.
+        self.halved = 0
         self.functions = nn_jit.Functions()
         self.chunks: list[Floats] = []
         self.length = 0
@@ -211,6 +228,16 @@ class _Builder:
     def weights(self) -> Floats:
         """All weights."""
         return np.concatenate([*self.chunks, np.zeros(_ALIGN, np.float32)])
+
+    def matrix(self, values: Floats) -> tuple[str, type[str]]:
+        """Add the weights of a product; returns their address and what kind of pointer leads there."""
+        if not self.half or values.size < LARGE or np.abs(values).max() > np.finfo(np.float16).max:
+            return self.weight(values), str
+        self.halved += values.size
+        rounded = values.astype(np.float16)
+        if not self.machine.halves:
+            return self.weight(rounded.astype(np.float32)), str
+        return self.weight(np.pad(rounded, (0, rounded.size % 2)).view(np.float32)), Half
 
     def address(self, view: View) -> str:
         """A view's first element as an operand."""
@@ -309,7 +336,8 @@ class _Builder:
         inner_rows = rows[-1][0] if rows else 1
         packed = nn.pack_dot(self.machine, weight) if by_dot else nn.pack_linear(self.machine, inner_rows, weight)
         channels, post = self._post(step, True)
-        operands = [self.address(out), self.address(x), self.weight(packed)]
+        place, kind = (self.weight(packed), str) if by_dot else self.matrix(packed)
+        operands = [self.address(out), self.address(x), place]
         if bias is not None:
             operands.append(self.weight(nn.pack_vector(self.machine, bias)))
         start = len(operands)
@@ -319,7 +347,7 @@ class _Builder:
             if by_dot:
                 nn.dot(e, rows, inputs, outputs, p[0], out.strides[-1], p[1], p[2], shift, post, p[start:])
             else:
-                nn.linear(e, rows, depth, outputs, p[0], out.strides[-1], p[1], p[2], shift, post, p[start:])
+                nn.linear(e, rows, depth, outputs, p[0], out.strides[-1], p[1], kind(p[2]), shift, post, p[start:])
 
         self._call([*operands, *channels], emit)
 
@@ -371,13 +399,14 @@ class _Builder:
         packed, biases = nn.pack_recurrent(
             self.machine, gates, a["w_input"], a["w_hidden"], a["b_input"], a["b_hidden"]
         )
-        operands = [self.address(v) for v in (y, x, hn, h0)] + [self.weight(packed), self.weight(biases)]
+        place, kind = self.matrix(packed)
+        operands = [self.address(v) for v in (y, x, hn, h0)] + [place, self.weight(biases)]
         operands += [self.address(v) for v in (*cells, *cell_outs)]
 
         def emit(e: Code, p: list[str]) -> None:
             nn.recurrent(
                 e, gates, batch, steps, inputs, h0.shape[-1], (p[1], *steps_of_x), (p[0], *steps_of_y),
-                (p[3], h0.strides[0]), (p[2], hn.strides[0]), p[4], p[5], step.options["reverse"],
+                (p[3], h0.strides[0]), (p[2], hn.strides[0]), kind(p[4]), p[5], step.options["reverse"],
                 (p[6], cells[0].strides[0]) if cells else None, (p[7], cell_outs[0].strides[0]) if cells else None,
             )  # fmt: skip
 
@@ -418,6 +447,46 @@ class _Builder:
             lambda e, p: nn.softmax(e, rows, x.shape[-1], p[0], p[1], step.options["log"]),
         )
 
+    def _scan(self, step: Step) -> None:
+        x, out = step.ins[0], step.outs[0]
+        rows = _rows_of(out, x)
+        self._call(
+            [self.address(out), self.address(x)],
+            lambda e, p: nn_order.scan(
+                e, step.options["how"], rows, x.shape[-1], (p[0], out.strides[-1]), (p[1], x.strides[-1])
+            ),
+        )
+
+    def _rank(self, step: Step) -> None:
+        x, out = step.ins[0], step.outs[0]
+        rows = list(zip(x.shape[:-1], out.strides[:-1], x.strides[:-1], strict=True))
+        self._call(
+            [self.address(out), self.address(x)],
+            lambda e, p: nn_order.rank(e, rows, x.shape[-1], (p[0], out.strides[-1]), (p[1], x.strides[-1])),
+        )
+
+    def _gather(self, step: Step) -> None:
+        self._indexed(step, step.outs[0], step.ins[0], step.ins[0], step.ins[1:])
+
+    def _scatter(self, step: Step) -> None:
+        self._indexed(step, step.ins[1], step.outs[0], step.ins[1], step.ins[2:])
+
+    def _indexed(self, step: Step, walked: View, indexed: View, x: View, indices: list[View]) -> None:
+        """Axis by axis of ``walked``; what is ``indexed`` moves along the axes that ``walks`` names."""
+        strides = tuple(0 if w < 0 else indexed.strides[w] for w in step.options["walks"])
+        pair = (strides, walked.strides) if step.kind == "scatter" else (walked.strides, strides)
+        loops = list(zip(walked.shape, *pair, *(v.strides for v in indices), strict=True))
+        axes = [(indexed.strides[k], indexed.shape[k]) for k in step.options["axes"]]
+
+        def emit(e: Code, p: list[str]) -> None:
+            placed = list(zip(p[2:], axes, strict=True))
+            if step.kind == "scatter":
+                nn_order.scatter(e, loops, placed, p[0], p[1], step.options["add"])
+            else:
+                nn_order.gather(e, loops, placed, p[0], p[1])
+
+        self._call([self.address(v) for v in (step.outs[0], x, *indices)], emit)
+
     def text(self) -> str:
         """The module's IR."""
         return nn_jit.module_text(self.functions, "run", ["%arena", "%weights"], self.calls)
@@ -449,10 +518,15 @@ def _lower(program: Program, carry: Sequence[tuple[int, int]], machine: Machine)
     return low
 
 
+def _halves(program: Program) -> bool:
+    """Whether a program asks for large matrices in half precision."""
+    return bool(program.meta.get("weights") == HALF)
+
+
 def intermediate(program: Program, carry: Sequence[tuple[int, int]] = (), machine: Machine | None = None) -> str:
     """The LLVM IR of a program, for inspection [main thread]."""
     machine = machine or Machine.host()
-    return _Builder(_lower(program, carry, machine), machine).text()
+    return _Builder(_lower(program, carry, machine), machine, _halves(program)).text()
 
 
 # -- the cache -----------------------------------------------------------------------------------------------------
@@ -467,7 +541,7 @@ def _generator_hash() -> str:
     """Hash of the sources that decide what code a program becomes."""
     total = hashlib.sha256()
     here = Path(__file__).resolve().parent
-    files = [here / f"{n}.py" for n in ("chance", "compile", "fuse", "lowering", "operations", "program")]
+    files = [here / f"{n}.py" for n in _SOURCES]
     files += sorted((here.parent / "kernels").glob("nn*.py"))
     for path in files:
         total.update(path.name.encode() + path.read_bytes())
@@ -546,13 +620,14 @@ def compile(
         _loaded[path] = found
         return found
     low = _lower(program, carry, machine)
-    builder = _Builder(low, machine)
+    builder = _Builder(low, machine, _halves(program))
     code = nn_jit.assemble(machine, builder.text())
     arena, weights = builder.initial(), builder.weights()
     inputs, outputs = builder.places(low.inputs), builder.places(low.outputs)
     report = {
         "operations": len(program.ops), "steps": len(low.steps), "functions": len(builder.functions),
         "code_bytes": len(code), "arena_floats": int(arena.size), "weight_floats": int(weights.size),
+        "halved_weights": builder.halved,
     }  # fmt: skip
     if path is not None:
         head = {

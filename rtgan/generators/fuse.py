@@ -98,6 +98,9 @@ def _reads_anywhere(step: Step, which: int, view: View) -> bool:
         return which == 0 or _neighbours(view)
     if step.kind == "planes":
         return _neighbours(view)
+    if step.kind == "scatter":
+        # What it writes into is no copy of anything.
+        return which != 0
     if step.kind == "matmul":
         return which == 0 or _neighbours(view)
     return True

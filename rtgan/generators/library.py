@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rtgan import kernel_cache
 from rtgan.errors import RtganError
 from rtgan.generators.card import Card, read_card, read_test_vector
-from rtgan.generators.compile import Net, compile
+from rtgan.generators.compile import HALF, LARGE, Net, compile
 from rtgan.generators.files import write_atomically
 from rtgan.generators.program import SUFFIX, Program
 
@@ -30,8 +30,12 @@ MODEL_SUFFIXES = (MODEL_SUFFIX, ".nm", ".pt")
 CARRY = ((1, 1),)
 #: Largest allowed difference from the test vector, relative to its peak.
 TOLERANCE = 1e-4
+#: The same with large matrices in half precision.
+HALF_TOLERANCE = 1e-3
 #: A third output, where there is one: the chance that somebody speaks.
 VOICE_SHAPE = (1, 1)
+#: What decides which program a file becomes.
+RECORDING = ("record", "compositions", "program")
 _BARS = "▁▂▃▄▅▆▇█"
 _SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
@@ -122,7 +126,8 @@ def load(name: str | Path) -> Loaded:
 def _cached(sha256: str) -> Path:
     """Where the program of a file is kept; recording differently makes another name."""
     here = Path(__file__).resolve().parent
-    recorder = hashlib.sha256((here / "record.py").read_bytes() + (here / "program.py").read_bytes()).hexdigest()
+    sources = b"".join((here / f"{name}.py").read_bytes() for name in RECORDING)
+    recorder = hashlib.sha256(sources).hexdigest()
     return kernel_cache.user_cache() / "generators" / f"{sha256[:32]}-{recorder[:8]}{SUFFIX}"
 
 
@@ -176,7 +181,7 @@ def deviation(loaded: Loaded) -> float | None:
     return float(np.abs(play(loaded.net, vector["input"]) - vector["output"]).max()) / peak
 
 
-def lower(path: str | Path, out: str | Path | None = None) -> Path:
+def lower(path: str | Path, out: str | Path | None = None, weights: str = "float32") -> Path:
     """Lower a model and write its program, checked against the model's test vector [main thread; needs torch].
 
     Parameters
@@ -185,6 +190,8 @@ def lower(path: str | Path, out: str | Path | None = None) -> Path:
         TorchScript file, or a shipped name.
     out : str or Path, optional
         Program file; beside the model by default.
+    weights : {"float32", "float16"}
+        Whether large matrices are kept in half precision: half as much to read in each frame.
 
     Returns
     -------
@@ -194,8 +201,13 @@ def lower(path: str | Path, out: str | Path | None = None) -> Path:
     source = _resolve(path)
     card = read_card(source)
     program = record_file(source, card)
-    error = deviation(Loaded(source, card, program))
-    if error is not None and not error <= TOLERANCE:
+    if weights == HALF:
+        program.meta["weights"] = HALF
+    made = Loaded(source, card, program)
+    error = deviation(made)
+    if weights == HALF:
+        _check_halved(made, error)
+    elif error is not None and not error <= TOLERANCE:
         raise RtganError(f"{source} lowers to something else: {error:.1e} of the peak off its test vector")
     target = Path(out) if out is not None else source.with_suffix(SUFFIX)
     try:
@@ -205,14 +217,29 @@ def lower(path: str | Path, out: str | Path | None = None) -> Path:
     return target
 
 
-def lower_command(model: str, output: str | None) -> int:
+def _check_halved(made: Loaded, error: float | None) -> None:
+    """Refuse weights of half precision that are heard, that cannot be judged or that change nothing."""
+    if not made.net.report["halved_weights"]:
+        raise RtganError(f"{made.path} has no matrix of {LARGE} weights or more, which are all that float16 is for")
+    if error is None:
+        raise RtganError(f"{made.path} has no test vector to measure weights of float16 by")
+    if not error <= HALF_TOLERANCE:
+        raise RtganError(
+            f"{made.path} with weights of float16 is {error:.1e} of the peak off its test vector, "
+            f"and {HALF_TOLERANCE:.0e} is allowed"
+        )
+
+
+def lower_command(model: str, output: str | None, weights: str = "float32") -> int:
     """``rtgan lower``: write the program of a model and say what became of it."""
-    target = lower(model, output)
+    target = lower(model, output, weights)
     loaded = Loaded(_resolve(model), read_card(_resolve(model)), Program.load(target))
     report, error = loaded.net.report, deviation(loaded)
     print(
         f"{target}: {report['operations']} operations in {report['steps']} steps, {report['code_bytes']} bytes of code"
     )
+    if report["halved_weights"]:
+        print(f"{report['halved_weights']} weights in half precision")
     if error is not None:
         print(f"largest difference from the test vector: {error:.1e} of the peak")
     return 0

@@ -27,7 +27,10 @@ IDENTITY: Expression = (("in", 0),)
 
 @dataclass
 class Step:
-    """One piece of work: ``kind`` is map, linear, dot, matmul, conv, recurrent, reduce, normalise or softmax."""
+    """One piece of work.
+
+    ``kind`` is map, linear, matmul, conv, recurrent, reduce, normalise, softmax, scan, rank, gather or scatter.
+    """
 
     kind: str
     outs: list[View]

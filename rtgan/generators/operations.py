@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtgan.generators import chance
+from rtgan.generators import chance, choosing, spectral
 from rtgan.generators.lowering import (
     Floats,
     Lowering,
@@ -24,6 +24,8 @@ from rtgan.generators.lowering import (
 )
 from rtgan.generators.program import Program, View, row_major
 
+#: More runs than this of constant indices are read one by one.
+_MOST_RUNS = 16
 _Handler = Callable[["Lowering", dict[str, Any], list[View]], None]
 _HANDLERS: dict[str, _Handler] = {}
 
@@ -93,9 +95,11 @@ _HANDLERS.update(add=_sum_of(1, False), sub=_sum_of(-1, False), subtract=_sum_of
 
 @_op("rsub")
 def _rsub(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
+    x = a["self"]
     if float(a.get("alpha", 1)) != 1:
-        raise Unsupported("rsub with a factor is not known")
-    low.map(out[0], "sub", a["other"], a["self"])
+        x = low.temporary(x.shape)
+        low.map(x, "mul", a["self"], float(a["alpha"]))
+    low.map(out[0], "sub", a["other"], x)
 
 
 @_op("div", "divide", "true_divide")
@@ -121,10 +125,7 @@ def _pow(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
         low.map(scaled, "mul", exponent, math.log(base))
         low.map(out[0], "exp", scaled)
     else:
-        logarithm, scaled = low.temporary(out[0].shape), low.temporary(out[0].shape)
-        low.map(logarithm, "log", base)
-        low.map(scaled, "mul", logarithm, exponent)
-        low.map(out[0], "exp", scaled)
+        low.map(out[0], "pow", base, exponent)
 
 
 @_op("leaky_relu")
@@ -315,21 +316,18 @@ def _pad(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
         return
     filled = inside
     for axis, before, after in reversed(borders):
-        length = filled.shape[axis]
-        step = target.strides[axis]
-        for k in range(1, before + 1):
-            index = {"reflect": k, "replicate": 0, "circular": length - k}[mode]
-            moved = View(filled.storage, filled.offset - k * step, filled.shape, filled.strides)
-            low.copy(cut(moved, axis, 0, 1), cut(filled, axis, index, 1))
-        for k in range(1, after + 1):
-            index = {"reflect": length - 1 - k, "replicate": length - 1, "circular": k - 1}[mode]
-            end = View(filled.storage, filled.offset + (length - 1 + k) * step, filled.shape, filled.strides)
-            low.copy(cut(end, axis, 0, 1), cut(filled, axis, index, 1))
-        filled = cut(View(filled.storage, filled.offset - before * step, filled.shape, filled.strides), axis, 0, length)
-        filled = View(
-            filled.storage, filled.offset,
-            tuple(n + before + after if k == axis else n for k, n in enumerate(filled.shape)), filled.strides,
-        )  # fmt: skip
+        length, step = filled.shape[axis], target.strides[axis]
+        if mode == "reflect":
+            head, tail = cut(filled, axis, 1, before), cut(filled, axis, length - 1 - after, after)
+            head, tail = flip(head, axis), flip(tail, axis)
+        elif mode == "replicate":
+            head, tail = cut(filled, axis, 0, 1), cut(filled, axis, length - 1, 1)
+        else:
+            head, tail = cut(filled, axis, length - before, before), cut(filled, axis, 0, after)
+        start = View(filled.storage, filled.offset - before * step, filled.shape, filled.strides)
+        low.copy(cut(start, axis, 0, before), head)
+        low.copy(cut(start, axis, before + length, after), tail)
+        filled = cut(start, axis, 0, before + length + after)
 
 
 @_op("repeat", "tile")
@@ -354,8 +352,6 @@ def _repeat(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
 @_op("repeat_interleave")
 def _repeat_interleave(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
     source, axis = a["self"], a["dim"]
-    if axis is None or not isinstance(a["repeats"], int):
-        raise Unsupported("repeat_interleave needs one axis and one number")
     axis %= len(source.shape)
     for k in range(a["repeats"]):
         low.copy(cut(out[0], axis, k, source.shape[axis], a["repeats"]), source)
@@ -371,42 +367,53 @@ def _flip(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
 
 @_op("roll")
 def _roll(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
-    if len(a["dims"]) != 1:
-        raise Unsupported("roll over several axes is not known")
-    axis = a["dims"][0] % len(out[0].shape)
-    n = out[0].shape[axis]
-    shift = a["shifts"][0] % n
-    low.copy(cut(out[0], axis, shift, n - shift), cut(a["self"], axis, 0, n - shift))
-    if shift:
-        low.copy(cut(out[0], axis, 0, shift), cut(a["self"], axis, n - shift, shift))
+    source = a["self"]
+    for k, (axis, by) in enumerate(zip(a["dims"], a["shifts"], strict=True)):
+        axis %= len(out[0].shape)
+        target = out[0] if k == len(a["dims"]) - 1 else low.temporary(out[0].shape)
+        n = target.shape[axis]
+        shift = by % n
+        low.copy(cut(target, axis, shift, n - shift), cut(source, axis, 0, n - shift))
+        if shift:
+            low.copy(cut(target, axis, 0, shift), cut(source, axis, n - shift, shift))
+        source = target
 
 
 def _take(low: Lowering, out: View, source: View, axis: int, index: NDArray[np.int64]) -> None:
-    """Copy runs of evenly spaced indices."""
+    """Copy runs of evenly spaced indices; one by one where there are many."""
     wanted = [int(i) % source.shape[axis] for i in index]
+    runs: list[tuple[int, int, int]] = []
     start = 0
     while start < len(wanted):
         end = start + 1
         step = wanted[end] - wanted[start] if end < len(wanted) else 1
         while end < len(wanted) and wanted[end] - wanted[end - 1] == step:
             end += 1
-        low.copy(cut(out, axis, start, end - start), cut(source, axis, wanted[start], end - start, step))
+        runs.append((start, end, step))
         start = end
+    if len(runs) > _MOST_RUNS:
+        choosing.chosen_by(low, out, source, axis, np.array(wanted))
+        return
+    for start, end, step in runs:
+        low.copy(cut(out, axis, start, end - start), cut(source, axis, wanted[start], end - start, step))
 
 
 @_op("index_select")
 def _index_select(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
-    if not isinstance(a["index"], np.ndarray):
-        raise Unsupported("an index depends on the input")
-    _take(low, out[0], a["self"], a["dim"] % len(a["self"].shape), a["index"].ravel())
+    axis, index = a["dim"] % len(a["self"].shape), a["index"]
+    if isinstance(index, np.ndarray):
+        _take(low, out[0], a["self"], axis, index.ravel())
+    else:
+        choosing.chosen_by(low, out[0], a["self"], axis, index)
 
 
 @_op("index")
 def _index(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
     used = [(k, i) for k, i in enumerate(a["indices"]) if i is not None]
-    if len(used) != 1 or not isinstance(used[0][1], np.ndarray) or used[0][1].ndim != 1:
-        raise Unsupported("only one constant one-dimensional index is known")
-    _take(low, out[0], a["self"], used[0][0], used[0][1])
+    if len(used) == 1 and isinstance(used[0][1], np.ndarray) and used[0][1].ndim == 1:
+        _take(low, out[0], a["self"], used[0][0], used[0][1])
+    else:
+        choosing.index(low, a, out)
 
 
 @_op("slice_scatter", "select_scatter")
@@ -423,7 +430,7 @@ def _scatter(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
 
 @_op("im2col")
 def _im2col(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
-    source = a["self"]
+    source = insert(a["self"], 0) if len(a["self"].shape) == 3 else a["self"]
     (kh, kw), (dh, dw), (ph, pw), (sh, sw) = (a[k] for k in ("kernel_size", "dilation", "padding", "stride"))
     batch, channels, height, width = source.shape
     if ph or pw:
@@ -553,15 +560,18 @@ def _addmm(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
 @_op("scaled_dot_product_attention")
 def _attention(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
     q, k, v = a["query"], a["key"], a["value"]
-    if a.get("is_causal") or a.get("dropout_p", 0.0) or a.get("enable_gqa"):
-        raise Unsupported("attention is known without causal flag, dropout and grouped queries only")
+    if a.get("dropout_p", 0.0) or a.get("enable_gqa"):
+        raise Unsupported("attention is known without dropout and grouped queries only")
     scale = a["scale"] if a.get("scale") is not None else 1.0 / math.sqrt(q.shape[-1])
     scores = low.temporary((*out[0].shape[:-2], q.shape[-2], k.shape[-2]))
     order = (*range(len(k.shape) - 2), len(k.shape) - 1, len(k.shape) - 2)
     _product(low, scores, q, permute(k, order))
     low.map(scores, "mul", scores, float(scale))
-    if a.get("attn_mask") is not None:
-        low.map(scores, "add", scores, a["attn_mask"])
+    mask = a.get("attn_mask")
+    if a.get("is_causal"):
+        low.map(scores, "add", scores, low.constant(np.triu(np.full(scores.shape[-2:], -np.inf), 1)))
+    elif mask is not None:
+        low.map(scores, "add", scores, mask)
     weights = low.temporary(scores.shape)
     low.emit(Step("softmax", [weights], [scores], options={"log": False}))
     _product(low, out[0], weights, v)
@@ -757,8 +767,11 @@ def _layer_norm(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
 @_op("group_norm", "instance_norm", "native_group_norm")
 def _group_norm(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
     x = a["input"]
-    if a.get("running_mean") is not None or a.get("use_input_stats") is False:
-        raise Unsupported("instance_norm with running statistics is not known")
+    if a.get("use_input_stats") is False:
+        _batch_norm(low, a, out)
+        return
+    if a.get("running_mean") is not None:
+        raise Unsupported("instance_norm that learns statistics is not known")
     batch, channels = x.shape[:2]
     groups = a.get("num_groups", a.get("group", channels))
     x = low.dense(x, len(x.shape) - 1)
@@ -817,26 +830,33 @@ def _reduction_of(name: str) -> _Handler:
     def lower(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
         x = a["self"]
         count = math.prod(x.shape[k] for k in _axes(a.get("dim"), len(x.shape)))
-        how = {"sum": "add", "mean": "add", "amax": "max", "amin": "min"}[name]
+        how = {"sum": "add", "mean": "add", "amax": "max", "amin": "min", "prod": "mul"}[name]
         _reduce(low, out[0], x, a.get("dim"), bool(a.get("keepdim")), how, 1.0 / count if name == "mean" else 1.0)
 
     return lower
 
 
-for _name in ("sum", "mean", "amax", "amin"):
+for _name in ("sum", "mean", "amax", "amin", "prod"):
     _HANDLERS[_name] = _reduction_of(_name)
 
 
 @_op("linalg_vector_norm", "norm")
 def _norm(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
     x, order = a["self"], a.get("ord", a.get("p", 2))
-    if order not in (1, 2, None):
-        raise Unsupported("only the 1- and 2-norm are known")
+    order = 2.0 if order is None else float(order)
     powers, total = low.temporary(x.shape), low.temporary(out[0].shape)
-    low.map(powers, "abs" if order == 1 else "square", x)
-    _reduce(low, out[0] if order == 1 else total, powers, a.get("dim"), bool(a.get("keepdim")), "add")
-    if order != 1:
+    low.map(powers, "square" if order == 2 else "abs", x)
+    if order not in (1, 2, math.inf, -math.inf):
+        if not order:
+            raise Unsupported("the norm of order 0 is not known")
+        low.map(powers, "power", powers, literals=[order])
+    plain = order == 1 or math.isinf(order)
+    how = {math.inf: "max", -math.inf: "min"}.get(order, "add")
+    _reduce(low, out[0] if plain else total, powers, a.get("dim"), bool(a.get("keepdim")), how)
+    if order == 2:
         low.map(out[0], "sqrt", total)
+    elif not plain:
+        low.map(out[0], "power", total, literals=[1.0 / order])
 
 
 def _variance(low: Lowering, a: dict[str, Any], variance: View, mean_out: View | None, root: bool) -> None:
@@ -881,38 +901,63 @@ def _std_mean(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
     _variance(low, a, out[0], out[1], True)
 
 
+def _numbers(values: Any, rank: int, default: int) -> list[int]:
+    numbers: list[int] = [values] if isinstance(values, int) else list(values or [default])
+    return numbers * rank if len(numbers) == 1 else numbers
+
+
 def _pool_of(rank: int, how: str, adaptive: bool) -> _Handler:
     def lower(low: Lowering, a: dict[str, Any], out: list[View]) -> None:
         x = a["self"]
         lead = len(x.shape) - rank
+        counts, sizes = out[0].shape[lead:], x.shape[lead:]
         if adaptive:
-            sizes = list(out[0].shape[lead:])
-            if any(n % m for n, m in zip(x.shape[lead:], sizes, strict=True)):
+            if any(n % m for n, m in zip(sizes, counts, strict=True)):
                 raise Unsupported("adaptive pooling is known for whole factors only")
-            kernel = [n // m for n, m in zip(x.shape[lead:], sizes, strict=True)]
-            stride = kernel
+            kernel = [n // m for n, m in zip(sizes, counts, strict=True)]
+            stride, padding, spread = kernel, [0] * rank, [1] * rank
         else:
-            kernel = [a["kernel_size"]] * rank if isinstance(a["kernel_size"], int) else list(a["kernel_size"])
-            kernel = kernel * rank if len(kernel) == 1 else kernel
-            stride = list(a.get("stride") or kernel)
-            stride = stride * rank if len(stride) == 1 else stride
-            padding = a.get("padding", 0)
-            if (
-                any([padding] if isinstance(padding, int) else padding)
-                or a.get("ceil_mode")
-                or a.get("divisor_override")
-            ):
-                raise Unsupported("pooling is known without padding, ceil_mode and divisor only")
-            dilation = a.get("dilation", 1)
-            if any(d != 1 for d in ([dilation] if isinstance(dilation, int) else dilation)):
-                raise Unsupported("pooling is known without dilation only")
+            kernel = _numbers(a["kernel_size"], rank, 1)
+            stride = _numbers(a.get("stride") or kernel, rank, 1)
+            padding, spread = _numbers(a.get("padding"), rank, 0), _numbers(a.get("dilation"), rank, 1)
+        # What the windows reach behind the end, which is more than the padding with ceil_mode.
+        reach = [
+            max(0, (m - 1) * s + (k - 1) * d + 1 - n - p)
+            for m, s, k, d, n, p in zip(counts, stride, kernel, spread, sizes, padding, strict=True)
+        ]
+        if any(padding) or any(reach):
+            edges = [n + p + r for n, p, r in zip(sizes, padding, reach, strict=True)]
+            spacious = low.padded((*x.shape[:lead], *edges))
+            if how == "max":
+                low.memory[spacious.storage].data = np.full(spacious.size, -np.inf, np.float32)
+            inside = spacious
+            for axis, (p, n) in enumerate(zip(padding, sizes, strict=True)):
+                inside = cut(inside, lead + axis, p, n)
+            low.copy(inside, x)
+            x = spacious
         shape = (*out[0].shape, *kernel)
         strides = (
-            *x.strides[:lead], *(d * s for d, s in zip(x.strides[lead:], stride, strict=True)), *x.strides[lead:],
+            *x.strides[:lead], *(d * s for d, s in zip(x.strides[lead:], stride, strict=True)),
+            *(d * s for d, s in zip(x.strides[lead:], spread, strict=True)),
         )  # fmt: skip
         windows = View(x.storage, x.offset, shape, strides)
         axes = list(range(len(out[0].shape), len(shape)))
-        _reduce(low, out[0], windows, axes, False, how, 1.0 / math.prod(kernel) if how == "add" else 1.0)
+        scale = 1.0
+        shares = None
+        if how == "add":
+            scale = 1.0 / (a.get("divisor_override") or math.prod(kernel))
+            if not adaptive and not a.get("divisor_override") and (any(padding) or any(reach)):
+                # Of each window counts what lies within the sound or, with its padding, within that.
+                counted = []
+                for m, s, k, n, p in zip(counts, stride, kernel, sizes, padding, strict=True):
+                    start = np.arange(m) * s - p
+                    edge = p if a.get("count_include_pad", True) else 0
+                    counted.append((np.minimum(start + k, n + edge) - np.maximum(start, -edge)).astype(np.float64))
+                shares = 1.0 / math.prod(np.ix_(*counted))
+                scale = 1.0
+        _reduce(low, out[0], windows, axes, False, how, scale)
+        if shares is not None:
+            low.map(out[0], "mul", out[0], low.constant(shares))
 
     return lower
 
@@ -922,6 +967,9 @@ _HANDLERS.update(
     adaptive_avg_pool1d=_pool_of(1, "add", True), adaptive_avg_pool2d=_pool_of(2, "add", True),
     _adaptive_avg_pool2d=_pool_of(2, "add", True), max_pool2d=_pool_of(2, "max", False),
 )  # fmt: skip
+
+_HANDLERS.update(spectral.HANDLERS)
+_HANDLERS.update(choosing.HANDLERS)
 
 #: Names of the operations that can be lowered.
 SUPPORTED = frozenset(_HANDLERS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtgan.errors import NotLowered, RtganError
-from rtgan.generators import chance
+from rtgan.generators import chance, compositions
 from rtgan.generators.operations import SUPPORTED
 from rtgan.generators.program import Program, Storage, View
 
 Tensor = torch.Tensor
 
+#: Operations whose complex results are recorded as they are.
+FOURIER = {"_fft_c2c", "_fft_r2c", "_fft_c2r"}
 #: The result depends on the shape of the argument only, never on its values.
 _CREATION = {
     "empty_like", "zeros_like", "ones_like", "full_like", "new_empty", "new_zeros", "new_ones", "new_full",
@@ -33,7 +35,25 @@ _EMPTY = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_stride
 #: These hand a value of a tensor to the program's control flow.
 _READS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "masked_select", "unique"}
 #: Random only through a dropout rate.
-_DROPOUTS = {"dropout", "gru", "lstm", "rnn_tanh", "scaled_dot_product_attention"}
+_DROPOUTS = {
+    "dropout", "gru", "lstm", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "alpha_dropout",
+    "feature_dropout", "feature_alpha_dropout", "rrelu",
+}  # fmt: skip
+#: Types of values that programs hold, all as float32.
+_TYPES = (torch.float32, torch.bool, torch.int64, torch.int32)
+_WHOLE = (torch.int64, torch.int32)
+#: Other types by the operations that make them.
+_CONVERSIONS = {"to", "_to_copy", "copy"}
+#: Operations that mean bits, of which truth has one and whole numbers many.
+_BITS = {"bitwise_and", "bitwise_or", "bitwise_not"}
+#: Operations of which the result may be truth.
+_TRUTHS = _BITS | _CONVERSIONS | {
+    "eq", "ne", "gt", "ge", "lt", "le", "greater", "less", "logical_and", "logical_or", "logical_not", "logical_xor",
+    "mul", "amax", "amin", "where", "maximum", "minimum", "clone", "contiguous", "cat", "stack", "reshape", "flip",
+    "flatten", "_reshape_copy", "view_copy", "expand_copy", "alias_copy", "_unsafe_view", "constant_pad_nd", "pad",
+    "repeat", "repeat_interleave", "roll", "index", "index_select", "gather", "index_put", "index_copy", "scatter",
+    "masked_fill", "fill", "zero", "start", "slice_scatter", "select_scatter", "take", "max", "min", "lift_fresh_copy",
+}  # fmt: skip
 _DROPPED = {"dtype", "layout", "device", "pin_memory", "memory_format", "generator", "non_blocking", "out"}
 
 
@@ -41,118 +61,20 @@ class _Refused(Exception):
     """Raised inside the module's run; becomes one sentence once the source line is known."""
 
 
+def _is_complex(value: Any) -> bool:
+    kind = value.dtype if isinstance(value, Tensor) else value
+    return isinstance(kind, complex) or (isinstance(kind, torch.dtype) and kind.is_complex)
+
+
+def _real(t: Tensor) -> Tensor:
+    """Complex values as pairs of real ones in the same memory."""
+    return torch.view_as_real(t) if t.is_complex() else t
+
+
 def _is_still(name: str, given: dict[str, Any]) -> bool:
     """Whether an operation that can be random is not, with these arguments."""
     rate = given.get("dropout", given.get("dropout_p", given.get("p", 0.0)))
-    return name in _DROPOUTS and (not rate or not given.get("train", True))
-
-
-# -- what is composed of other operations ------------------------------------------------------------------------------
-
-
-def _every(x: Tensor) -> list[int]:
-    return list(range(x.dim()))
-
-
-def _logsumexp(g: dict[str, Any]) -> Tensor:
-    top = g["self"].amax(g["dim"], True)
-    total = (g["self"] - top).exp().sum(g["dim"], True).log() + top
-    kept: Tensor = total if g.get("keepdim") else total.reshape(torch.empty(total.shape).sum(g["dim"]).shape)
-    return kept
-
-
-def _cumsum(g: dict[str, Any]) -> Tensor:
-    x: Tensor = g["self"].movedim(g["dim"], -1)
-    return torch.matmul(x, torch.ones(x.shape[-1], x.shape[-1]).triu()).movedim(-1, g["dim"])
-
-
-def _asinh(x: Tensor) -> Tensor:
-    a = x.abs()
-    return x.sign() * torch.log1p(a + a * a / (1.0 + (1.0 + a * a).sqrt()))
-
-
-def _shuffle(g: dict[str, Any]) -> Any:
-    x, r = g["self"], g["upscale_factor"]
-    *lead, c, h, w = x.shape
-    parts = x.reshape(-1, c // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3)
-    return parts.reshape(*lead, c // (r * r), h * r, w * r)
-
-
-def _unshuffle(g: dict[str, Any]) -> Any:
-    x, r = g["self"], g["downscale_factor"]
-    *lead, c, h, w = x.shape
-    return x.reshape(-1, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4).reshape(*lead, c * r * r, h // r, w // r)
-
-
-def _attention(g: dict[str, Any]) -> Any:
-    if g.get("mask") is not None:
-        return NotImplemented
-    d, heads = g["embed_dim"], g["num_head"]
-
-    def part(k: int, x: Tensor) -> Tensor:
-        rows = slice(k * d, (k + 1) * d)
-        y = torch.nn.functional.linear(x, g["qkv_weight"][rows], g["qkv_bias"][rows])
-        return y.reshape(*x.shape[:2], heads, d // heads).transpose(1, 2)
-
-    q, k, v = (part(i, g[name]) for i, name in enumerate(("query", "key", "value")))
-    weights = torch.matmul(q * (d // heads) ** -0.5, k.transpose(-2, -1)).softmax(-1)
-    y = torch.matmul(weights, v).transpose(1, 2).reshape(g["query"].shape)
-    y = torch.nn.functional.linear(y, g["proj_weight"], g["proj_bias"])
-    return y, weights.mean(1) if g.get("average_attn_weights", True) else weights
-
-
-def _encoder(g: dict[str, Any]) -> Any:
-    if g.get("mask") is not None:
-        return NotImplemented
-    x = g["src"]
-
-    def norm(k: int, y: Tensor) -> Tensor:
-        return torch.nn.functional.layer_norm(y, y.shape[-1:], g[f"norm_weight_{k}"], g[f"norm_bias_{k}"], g["eps"])
-
-    def attend(y: Tensor) -> Any:
-        return _attention({**g, "num_head": g["num_heads"], "query": y, "key": y, "value": y})[0]
-
-    def feed(y: Tensor) -> Tensor:
-        y = torch.nn.functional.linear(y, g["ffn_weight_1"], g["ffn_bias_1"])
-        y = torch.nn.functional.gelu(y) if g["use_gelu"] else y.relu()
-        return torch.nn.functional.linear(y, g["ffn_weight_2"], g["ffn_bias_2"])
-
-    if g["norm_first"]:
-        x = x + attend(norm(1, x))
-        return x + feed(norm(2, x))
-    x = norm(1, x + attend(x))
-    return norm(2, x + feed(x))
-
-
-#: Operations that no step exists for, by what others make of them; `NotImplemented` where that does not reach.
-_COMPOSED: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "max": lambda g: g["self"].amax(_every(g["self"])) if "dim" not in g else NotImplemented,
-    "min": lambda g: g["self"].amin(_every(g["self"])) if "dim" not in g else NotImplemented,
-    "logsumexp": _logsumexp,
-    "cumsum": _cumsum,
-    "tan": lambda g: g["self"].sin() / g["self"].cos(),
-    "asin": lambda g: torch.atan2(g["self"], (1.0 - g["self"] * g["self"]).sqrt()),
-    "acos": lambda g: torch.atan2((1.0 - g["self"] * g["self"]).sqrt(), g["self"]),
-    "sinh": lambda g: 0.5 * (g["self"].expm1() - (-g["self"]).expm1()),
-    "cosh": lambda g: 0.5 * (g["self"].exp() + (-g["self"]).exp()),
-    "asinh": lambda g: _asinh(g["self"]),
-    "acosh": lambda g: (g["self"] + (g["self"] * g["self"] - 1.0).sqrt()).log(),
-    "atanh": lambda g: 0.5 * torch.log1p(2.0 * g["self"] / (1.0 - g["self"])),
-    "fmod": lambda g: g["self"] - (g["self"] / g["other"]).trunc() * g["other"],
-    "remainder": lambda g: g["self"] - (g["self"] / g["other"]).floor() * g["other"],
-    "frac": lambda g: g["self"] - g["self"].trunc(),
-    "logaddexp": lambda g: torch.maximum(g["self"], g["other"]) + torch.log1p((-(g["self"] - g["other"]).abs()).exp()),
-    "sgn": lambda g: g["self"].sign(),
-    "softshrink": lambda g: g["self"].sign() * (g["self"].abs() - g["lambd"]).relu(),
-    "hardshrink": lambda g: g["self"] * (g["self"].abs() > g["lambd"]),
-    "tril": lambda g: g["self"] * torch.ones(g["self"].shape[-2:]).tril(g.get("diagonal", 0)),
-    "triu": lambda g: g["self"] * torch.ones(g["self"].shape[-2:]).triu(g.get("diagonal", 0)),
-    "pixel_shuffle": _shuffle,
-    "pixel_unshuffle": _unshuffle,
-    "_unsafe_index": lambda g: torch.ops.aten.index(g["self"], g["indices"]),
-    "_native_multi_head_attention": _attention,
-    "_transformer_encoder_layer_fwd": _encoder,
-}
+    return name in _DROPOUTS and (not rate or not given.get("train", given.get("training", True)))
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -203,11 +125,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """All values of a tensor's storage."""
         size = t.untyped_storage().nbytes() // t.element_size()
         flat = torch.empty(0, dtype=t.dtype).set_(t.untyped_storage(), 0, (size,), (1,))
-        return flat.to(torch.float32).clone().numpy()
+        return _real(flat).to(torch.float32).clone().numpy().ravel()
 
     def declare(self, t: Tensor, kind: str) -> int:
         k = self.key(t)
-        size = t.untyped_storage().nbytes() // t.element_size()
+        size = t.untyped_storage().nbytes() // _real(t).element_size()
         at = self.store(self.whole(t)) if kind in ("const", "state") else -1
         self.storages.append(Storage(size, kind, at))
         index = len(self.storages) - 1
@@ -219,6 +141,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return index
 
     def view(self, t: Tensor) -> View:
+        t = _real(t)
         k = self.key(t)
         if k in self.tainted:
             index = self.ids[k]
@@ -254,6 +177,89 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return value
         return str(value)
 
+    def composed(
+        self, func: Any, stem: str, given: dict[str, Any], targets: list[Tensor], call: list[Any], options: Any
+    ) -> Any:
+        """What an operation is made of, done and recorded; `NotImplemented` for one that is recorded itself."""
+        values = [v for g in given.values() for v in (g if isinstance(g, (list, tuple)) else [g])]
+        turned = stem in ("complex", "polar") or any(map(_is_complex, values))
+        result: Any = NotImplemented
+        if stem in FOURIER and given["self"].is_conj():
+            with self:
+                return func(compositions.resolved(given["self"]), *call[1:], **options)
+        with self, self.known(stem):
+            if turned and stem not in FOURIER:
+                if stem in compositions.COMPLEX:
+                    result = compositions.COMPLEX[stem](given)
+                elif stem in compositions.APART:
+                    names = [a.name for a in func._schema.arguments if not a.kwarg_only]
+                    result = compositions.apart(
+                        given, lambda g: func(*(g[n] for n in names if n in g), **{k: g[k] for k in options})
+                    )
+                elif not func._schema.is_mutable:
+                    result = func.decompose(*call, **options)
+            else:
+                if stem in compositions.COMPOSED:
+                    result = compositions.COMPOSED[stem](given)
+                if result is NotImplemented and stem not in SUPPORTED and not func._schema.is_mutable:
+                    result = func.decompose(*call, **options)
+            if result is not NotImplemented and targets and result is not targets[0]:
+                result = targets[0].copy_(result)
+        if result is NotImplemented and turned and stem not in FOURIER:
+            return self.viewed(func, stem, call, options)
+        return result
+
+    @contextlib.contextmanager
+    def known(self, stem: str) -> Iterator[None]:
+        """Refuse arguments that a composition does not expect."""
+        try:
+            yield
+        except _Refused:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise self.refuse(f"the operation aten::{stem} has arguments that are not known ({reason})") from error
+
+    def viewed(self, func: Any, stem: str, call: list[Any], options: Any) -> Any:
+        """Another view of complex values, which is nothing to be recorded."""
+        result = func(*call, **options)
+        made = [r for r in (result if isinstance(result, (list, tuple)) else [result]) if isinstance(r, Tensor)]
+        if func._schema.is_mutable or any(self.key(r) not in self.tainted for r in made):
+            raise self.refuse(f"the operation aten::{stem} on complex values is not known")
+        return result
+
+    def places(self, indices: Any) -> list[Any]:
+        """Indices of which none is truth: where it is known, its places; where it is not, refused."""
+        found: list[Any] = []
+        for index in indices:
+            if index is None or index.dtype != torch.bool:
+                found.append(index)
+            elif self.key(index) in self.tainted:
+                raise self.refuse("its course depends on the data (what a mask picks has no fixed size)")
+            else:
+                found += index.nonzero(as_tuple=True)
+        return found
+
+    def typed(
+        self, name: str, stem: str, given: dict[str, Any], plain: dict[str, Any], result: Tensor
+    ) -> tuple[str, dict[str, Any]]:
+        """The operation that makes this type of values; others than float32 are kept as float32 too."""
+        source = given.get("src", given.get("self", given.get("input")))
+        before = source.dtype if isinstance(source, Tensor) else None
+        if stem in _CONVERSIONS and isinstance(source, Tensor):
+            value = plain["src" if "src" in given else "self" if "self" in given else "input"]
+            if result.dtype == torch.bool and before != torch.bool:
+                return "ne", {"self": value, "other": 0}
+            if result.dtype in _WHOLE and before == torch.float32:
+                return "trunc", {"self": value}
+        elif given.get("dtype") is not None and result.dtype in _WHOLE and before == torch.float32:
+            raise self.refuse(f"the operation aten::{name} makes whole numbers of others")
+        elif result.dtype == torch.bool and stem not in _TRUTHS:
+            raise self.refuse(f"the operation aten::{name} is not known for truth")
+        elif stem in _BITS and any(isinstance(v, Tensor) and v.dtype != torch.bool for v in given.values()):
+            raise self.refuse(f"the operation aten::{name} is known for truth only, not for bits")
+        return stem, plain
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         schema = func._schema
@@ -269,6 +275,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if str(argument.type) == "Tensor" and isinstance(given.get(argument.name), (bool, int, float)):
                 # TorchScript hands plain numbers to arguments that are tensors.
                 given[argument.name] = torch.tensor(given[argument.name])
+        if any(isinstance(v, Tensor) and v.is_neg() for v in given.values()):
+            # Imaginary parts of conjugates: the same memory with a flag.
+            flagged = {k: torch._neg_view(v) for k, v in given.items() if isinstance(v, Tensor) and v.is_neg()}
+            with self:
+                given.update({k: -v for k, v in flagged.items()})
         call = [given[a.name] for a in schema.arguments if not a.kwarg_only and a.name in given]
         options = {a.name: given[a.name] for a in schema.arguments if a.kwarg_only and a.name in given}
 
@@ -299,16 +310,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if name in _EMPTY:
                 result.zero_()
             return result
+        if torch.Tag.inplace_view in func.tags:
+            return func(*call, **options)
         stem = name[:-1] if name.endswith("_") and not name.endswith("__") and targets else name
-        if stem not in SUPPORTED:
-            with self:
-                result = NotImplemented if schema.is_mutable else func.decompose(*call, **options)
-                if result is NotImplemented and stem in _COMPOSED:
-                    result = _COMPOSED[stem](given)
-                    if targets and result is not NotImplemented:
-                        result = targets[0].copy_(result)
-            if result is not NotImplemented:
-                return result
+        if stem == "view" and schema.overload_name == "dtype":
+            raise self.refuse("the operation aten::view reads bits as another type")
+        found = self.composed(func, stem, given, targets, call, options)
+        if found is not NotImplemented:
+            return found
         for t in targets:
             self.written.add(self.key(t))
             if self.key(t) not in self.tainted:
@@ -321,6 +330,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 index = self.declare(t, "temp")
                 start = View(index, 0, kept.shape, (1,))
                 self.ops.append({"op": "start", "args": {"self": {"t": kept.json()}}, "out": [start.json()], "at": ""})
+        if stem in ("index", "index_put", "_index_put_impl"):
+            given["indices"] = self.places(given["indices"])
         plain = {k: self.plain(v) for k, v in given.items() if k not in _DROPPED or (k == "out" and not targets)}
         result = func(*call, **options)
         results = [r for r in (result if isinstance(result, (list, tuple)) else [result]) if isinstance(r, Tensor)]
@@ -332,14 +343,39 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if stem not in SUPPORTED:
             raise self.refuse(f"the operation aten::{name} is not known")
         for r in results:
-            if r.dtype not in (torch.float32, torch.bool):
+            if r.dtype not in _TYPES and not (stem in FOURIER and r.dtype == torch.complex64):
                 raise self.refuse(
                     f"the operation aten::{name} works on {str(r.dtype).removeprefix('torch.')}, not on float32"
                 )
             if self.key(r) not in self.tainted:
                 self.declare(r, "temp")
+        stem, plain = self.typed(name, stem, given, plain, results[0])
         self.ops.append({"op": stem, "args": plain, "out": [self.view(r).json() for r in results], "at": ""})
         return result
+
+
+class Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Gives a module the random values that its program draws; ``source.again()`` begins a run.
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.source = chance.Source(seed)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        kind = chance.KINDS.get(func._schema.name.split("::")[-1])
+        if kind is not None:
+            made.copy_(torch.from_numpy(self.source.draw(kind, made.numel())).reshape(made.shape))
+        return made
 
 
 def _state_tensors(module: Any) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from rtgan.worker.spec import Spec
 
 _LATE = ("dry", "silence")
 _RUN = ("auto", "native", "worker")
+_WEIGHTS = ("float32", "float16")
 _variants: dict[tuple[str, ...], type[Plugin]] = {}
 
 
@@ -42,6 +43,8 @@ class Model(Plugin):
     run : {"auto", "native", "worker"}
         Whether it becomes machine code where it can, and runs on the audio thread itself where it is fast enough. With
         ``native`` its attributes stay as they are set when it is loaded, and are no parameters.
+    weights : {"float32", "float16"}
+        Of large matrices where it is lowered; with ``float16`` only as long as that is not heard.
     block_samples, margin_samples, rate_hz, seed, threads : str
         See `settings`.
     """
@@ -49,7 +52,7 @@ class Model(Plugin):
     id = "model"
     name = "Model"
     description = "A TorchScript model of your own, nn~ and Neutone files included, in a process of its own."
-    options = frozenset({"model", "method", "attributes", "ranges", "late", "run"})
+    options = frozenset({"model", "method", "attributes", "ranges", "late", "run", "weights"})
     required = ("model",)
     settings = ParamSet(
         [
@@ -86,12 +89,14 @@ class Model(Plugin):
     def __init__(
         self, model: str, method: str = "", attributes: str = "", ranges: str = "", late: str = "dry",
         run: str = "auto", block_samples: str = "0", margin_samples: str = "0", rate_hz: str = "0", seed: str = "0",
-        threads: str = "1",
+        threads: str = "1", weights: str = "float32",
     ) -> None:  # fmt: skip
         if late not in _LATE:
             raise UsageError(f"late is '{late[:40]}'; allowed: {' or '.join(_LATE)}")
         if run not in _RUN:
             raise UsageError(f"run is '{run[:40]}'; allowed: {' or '.join(_RUN)}")
+        if weights not in _WEIGHTS:
+            raise UsageError(f"weights is '{weights[:40]}'; allowed: {' or '.join(_WEIGHTS)}")
         assert self.spec is not None, "made through `variant`"
         self._native = run != "worker"
         self._wanted = int(block_samples)
@@ -105,7 +110,7 @@ class Model(Plugin):
         self._method = self.spec.method(method)
         self._choices: dict[str, Any] = {
             "method": method, "ranges": ranges, "attributes": attributes, "block": self._block, "seed": int(seed),
-            "threads": int(threads), "fixed": run == "native",
+            "threads": int(threads), "fixed": run == "native", "weights": weights,
         }  # fmt: skip
         found = "; ".join(self.spec.findings)
         self.notice = f"model {self.spec.path}, sha256 {self.spec.sha256}" + (f" ({found})" if found else "")

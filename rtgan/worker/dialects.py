@@ -111,6 +111,7 @@ class Choices:
     threads: int = 1
     fixed: bool = False
     program: str = ""
+    weights: str = "float32"
 
 
 def calling(spec: Spec, choices: Choices) -> Call:

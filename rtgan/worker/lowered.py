@@ -105,8 +105,10 @@ def lower(spec: Spec, choices: dict[str, Any]) -> Lowered | str:
 
 
 def _kept(spec: Spec, choices: dict[str, Any]) -> Path:
-    own = ("method", "ranges", "attributes", "block", "rate_hz", "fixed", *(("seed",) if spec.random else ()))
+    own = ("method", "ranges", "attributes", "block", "rate_hz", "fixed", *(("seed",) if spec.random else ()),
+           *(("weights",) if choices.get("weights", "float32") != "float32" else ()))  # fmt: skip
     digest = hashlib.sha256(json.dumps([spec.sha256, [choices[k] for k in own]]).encode())
-    for source in (Path(library.__file__).parent / "record.py", *(Path(__file__).parent / n for n in _SOURCES)):
+    recording = (Path(library.__file__).with_name(f"{name}.py") for name in library.RECORDING)
+    for source in (*recording, *(Path(__file__).parent / n for n in _SOURCES)):
         digest.update(source.read_bytes())
     return kernel_cache.user_cache() / "models" / f"{spec.sha256[:16]}-{digest.hexdigest()[:16]}{SUFFIX}"

@@ -8,36 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtgan.errors import RtganError
-from rtgan.generators import chance
-from rtgan.generators.compile import Net, compile
-from rtgan.generators.library import TOLERANCE
-from rtgan.generators.record import record
+from rtgan.generators.compile import HALF, LARGE, Net, compile
+from rtgan.generators.library import HALF_TOLERANCE, TOLERANCE
+from rtgan.generators.record import Drawn, record
 from rtgan.worker.dialects import Choices, Player, calling
 from rtgan.worker.spec import Knob, Spec
 
 _BLOCKS = 16
-
-
-class _Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Gives a model the random values that its program draws."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.source = chance.Source(seed)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        kind = chance.KINDS.get(func._schema.name.split("::")[-1])
-        if kind is not None:
-            made.copy_(torch.from_numpy(self.source.draw(kind, made.numel())).reshape(made.shape))
-        return made
 
 
 class _Whole(torch.nn.Module):
@@ -71,9 +50,13 @@ def lower(spec: Spec, choices: Choices, out: str) -> float:
         examples += [torch.tensor([float(knob.param.default) for knob in knobs])] * 2
     module = _Whole(spec, choices, copy.deepcopy(player._pristine)).eval()
     program = record(module, examples, spec.sha256, seed=choices.seed)
+    if choices.weights == HALF:
+        program.meta["weights"] = HALF
     if [view.shape for view in program.outputs] != [(1, method.channels_out, choices.block)]:
         raise RtganError(f"it gives {program.outputs[0].shape} for a block of {choices.block} samples")
     net = compile(program)
+    if choices.weights == HALF and not net.report["halved_weights"]:
+        raise RtganError(f"it has no matrix of {LARGE} weights or more, which are all that float16 is for")
     _compare(net, _Whole(spec, choices, copy.deepcopy(player._pristine)).eval(), examples[0], knobs, choices.seed)
     program.save(out)
     return _seconds(net)
@@ -86,7 +69,7 @@ def _compare(net: Net, module: torch.nn.Module, x: torch.Tensor, knobs: list[Kno
     peak = worst = 0.0
     low, high = (np.array([getattr(k.param, end) for k in knobs], np.float32) for end in ("minimum", "maximum"))
     past = np.array([k.param.default for k in knobs], np.float32)
-    drawn = _Drawn(seed)
+    drawn = Drawn(seed)
     for _ in range(_BLOCKS):
         sound = (0.1 * rng.standard_normal(x.shape)).astype(np.float32)
         now = (low + (high - low) * rng.random(len(knobs))).astype(np.float32)
@@ -100,8 +83,10 @@ def _compare(net: Net, module: torch.nn.Module, x: torch.Tensor, knobs: list[Kno
         peak = max(peak, float(np.abs(wanted).max()))
         worst = max(worst, float(np.abs(net.outputs[0].of(arena) - wanted).max()))
         past = now
-    if not worst <= TOLERANCE * max(peak, 1e-6):
-        raise RtganError(f"it lowers to something else: {worst / max(peak, 1e-6):.1e} of the peak off")
+    off, half = worst / max(peak, 1e-6), net.report["halved_weights"]
+    if not off <= (HALF_TOLERANCE if half else TOLERANCE):
+        what = f"with weights of float16 it is {off:.1e}" if half else f"it lowers to something else: {off:.1e}"
+        raise RtganError(f"{what} of the peak off")
 
 
 def _seconds(net: Net) -> float:

@@ -19,8 +19,8 @@ from rtgan.generators.compile import compile  # noqa: E402
 from rtgan.generators.record import record  # noqa: E402
 
 
-def _tiny() -> Any:
-    net = autoencoders._made(capacity=2, ratios=[2, 1], stacks=[3, 5], dilations=[[3, 1]], taps=33, repeats=2)
+def _tiny(**more: Any) -> Any:
+    net = autoencoders._made(capacity=2, ratios=[2], stacks=[3], dilations=[[3]], taps=33, repeats=2, **more)
     return net, [(1, 1, 64)]
 
 
@@ -35,10 +35,14 @@ def test_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     monkeypatch.setattr(generators.library, "names", lambda: [])
     for name in ("brave", "small_rave", "rave"):
         monkeypatch.setattr(autoencoders, name, _tiny)
+    monkeypatch.setattr(autoencoders, "noisy_rave", lambda: (_tiny(noise=[2, 2])[0], [(1, 1, 128)]))
     rows = generators.run(json=True)
     assert json.loads(capsys.readouterr().out) == rows
-    assert [row["net"] for row in rows[:2]] == ["two GRUs of 256", "many small layers"] and len(rows) == 5
-    for row in rows:
+    assert [row["net"] for row in rows[:2]] == ["two GRUs of 256", "many small layers"] and len(rows) == 8
+    for row in rows[6:]:
+        assert row["net"].endswith("float16") and list(row["peers_us"]) == ["float32"]
+    assert rows[6]["halved_weights"] > 900_000 and rows[6]["deviation_of_peak"] < 1e-4 and not rows[7]["halved_weights"]
+    for row in rows[:6]:
         frames = row["net"] in ("two GRUs of 256", "many small layers")
         assert row["skipped"] == (["ONNX Runtime"] if frames else []) and list(row["peers_us"]) == ["TorchScript"]
         assert row["times_faster"]["TorchScript"] == row["peers_us"]["TorchScript"] / row["ours_us"]

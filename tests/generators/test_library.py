@@ -251,6 +251,27 @@ def test_lower_refuses_what_differs_from_the_test_vector(
     assert not (tmp_path / "x.rtgp").exists()
 
 
+def test_weights_of_float16_are_measured_and_refused_where_they_are_heard(
+    small_model: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x.rtgp"
+    with pytest.raises(RtganError, match="no matrix of 16384 weights"):
+        library.lower(small_model, target, "float16")
+    monkeypatch.setattr("rtgan.generators.compile.LARGE", 1000)
+    monkeypatch.setattr("rtgan.generators.compile._generator_hash", lambda: "as if 1000 weights were many")
+    library.lower(small_model, target, "float16")
+    halved = library.Loaded(small_model, read_card(small_model), Program.load(target))
+    whole = library.Loaded(small_model, read_card(small_model), library.record_file(small_model))
+    error, before = library.deviation(halved), library.deviation(whole)
+    assert error is not None and before is not None and before < 1e-6 < error < library.HALF_TOLERANCE
+    assert halved.net.weights.size < 0.8 * whole.net.weights.size
+    target.unlink()
+    monkeypatch.setattr(library, "HALF_TOLERANCE", error / 2)
+    with pytest.raises(RtganError, match=f"{error:.1e} of the peak off its test vector"):
+        library.lower(small_model, target, "float16")
+    assert not target.exists()
+
+
 def test_machine_code_is_kept_and_a_damaged_file_is_made_again(own_cache: Path) -> None:
     program = tiny()
     first = compile(program)

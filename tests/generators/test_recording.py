@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from rtgan.errors import RtganError  # noqa: E402
-from rtgan.generators.compile import compile, intermediate  # noqa: E402
+from rtgan.generators.compile import HALF, compile, intermediate  # noqa: E402
 from rtgan.generators.record import record  # noqa: E402
 from rtgan.kernels import nn_jit  # noqa: E402
 from rtgan.kernels.native import call_net, kernel  # noqa: E402
@@ -239,10 +240,10 @@ def test_one_changed_operation_changes_the_lowered_output_accordingly() -> None:
 # -- refusals
 
 
-class Sorting(nn.Module):
+class Unknown(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x * 2
-        return torch.sort(y).values
+        return torch.lgamma(y)
 
 
 class Deciding(nn.Module):
@@ -285,7 +286,7 @@ class Double(nn.Module):
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (Sorting(), ["aten::sort", "is not known", "forward", "line", "torch.sort"]),
+        (Unknown(), ["aten::lgamma", "is not known", "forward", "line", "torch.lgamma"]),
         (Deciding(), ["depends on the data", "line"]),
         (Counting(), ["depends on the data"]),
         (Noisy(), ["aten::randn_like", "random"]),
@@ -333,6 +334,34 @@ def test_code_calls_nothing_outside_itself(name: str) -> None:
     called = nn_jit.calls_of(ir)
     assert called and all(c.startswith(("llvm.fmuladd.", "llvm.sqrt.", "llvm.fabs.")) for c in called)
     assert "alloca" not in ir
+
+
+@pytest.mark.parametrize(("lanes", "registers"), [(4, 16), (8, 16), (16, 32)])
+@pytest.mark.parametrize("converts", [True, False])
+def test_weights_of_half_precision(lanes: int, registers: int, converts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = of_width(lanes, registers)
+    if not converts:
+        machine = replace(machine, features=machine.features.replace("+f16c", "-f16c"))
+    kind, shapes = NETS["denoiser"]
+    program = record(kind().eval(), [torch.zeros(s) for s in shapes])
+    program.meta["weights"] = HALF
+    monkeypatch.setattr("rtgan.generators.compile.LARGE", 1)
+    net = compile(program, CARRY, use_cache=False, machine=machine)
+    assert net.report["halved_weights"] > 100_000 and not nn_jit.calls_of(intermediate(program, CARRY, machine)) - {
+        f"llvm.{name}.{suffix}"
+        for name in ("fmuladd", "sqrt", "fabs")
+        for suffix in ("f32", "v2f32", "v4f32", "v8f32", "v16f32")
+    }
+    # What half precision makes of the weights, and nothing beyond.
+    rounded = replace(program, meta={}, weights=program.weights.astype(np.float16).astype(np.float32))
+    other = compile(rounded, CARRY, use_cache=False, machine=machine)
+    one, two = net.arena(), other.arena()
+    for k in range(20):
+        for made, arena in ((net, one), (other, two)):
+            made.inputs[0].of(arena)[...] = np.random.default_rng(k).standard_normal(shapes[0])
+            made.run(arena)
+    gap = np.abs(net.outputs[0].of(one) - other.outputs[0].of(two)).max()
+    assert gap < 2e-3 * np.abs(other.outputs[0].of(two)).max()
 
 
 def test_channels_share_weights_and_not_arenas() -> None:

@@ -14,7 +14,9 @@ from playing import Rig, delayed
 from support import speechlike
 
 from rtgan import events, model_check
+from rtgan.bench import autoencoders
 from rtgan.engine import Engine
+from rtgan.errors import UsageError
 from rtgan.events import Record
 from rtgan.generators.compile import compile
 from rtgan.graph import ChainItem, Graph
@@ -50,6 +52,34 @@ class Net(torch.nn.Module):
         return x + self.leave(h + torch.tanh(a) * torch.sigmoid(b))
 
 
+class Noisy(torch.nn.Module):
+    """nn~: a small net built as the first version of RAVE, with noise that goes through Fourier transforms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("forward_params", models.params(1, 1, 1, 1))
+        shape = {"capacity": 2, "ratios": [2, 1], "stacks": [3], "dilations": [[3]], "taps": 33, "noise": [2, 2]}
+        self.net = torch.jit.trace(autoencoders._made(**shape), torch.zeros(1, 1, 64), check_trace=False)
+        self.sr = 48000
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+class Wide(torch.nn.Module):
+    """nn~: 64 samples through a layer of 512."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.register_buffer("forward_params", models.params(1, 1, 1, 1))
+        self.enter, self.leave = torch.nn.Linear(64, 512), torch.nn.Linear(512, 64)
+        self.sr = 48000
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.leave(torch.tanh(self.enter(x.reshape(-1, 64)))).reshape(x.shape)
+
+
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.save(Net(), tmp_path_factory.mktemp("net") / "net.ts")
@@ -64,6 +94,26 @@ def test_a_net_sounds_natively_as_in_torchscript_64_samples_late(net: Path) -> N
         wanted = module(torch.from_numpy(SOUND[: 64 * 140])[None, None])[0, 0].numpy()
     out = rig.run(SOUND)
     assert own < 16 and np.abs(out[64:][: len(wanted)] - wanted[: len(out) - 64]).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_noise_through_fourier_transforms_is_native(tmp_path: Path) -> None:
+    path = models.save(Noisy(), tmp_path / "noisy.ts")
+    rig = Rig(path, run="auto")
+    assert rig.graph.chain[0].plugin.notice.endswith("; native")
+    out = rig.run(SOUND)
+    assert np.abs(out).max() > 1e-4 and np.array_equal(Rig(path, run="auto").run(SOUND), out)
+
+
+def test_weights_of_half_precision_are_for_what_has_large_matrices(net: Path, tmp_path: Path) -> None:
+    rig = Rig(net, run="auto", weights="float16")
+    assert "in a worker: it has no matrix of 16384 weights" in rig.graph.chain[0].plugin.notice
+    path = models.save(Wide(), tmp_path / "wide.ts")
+    whole, half = Rig(path, run="auto"), Rig(path, run="auto", weights="float16")
+    assert half.graph.chain[0].plugin.notice.endswith("; native")
+    a, b = whole.run(SOUND), half.run(SOUND)
+    assert 0 < np.abs(a - b).max() < 1e-3 * np.abs(a).max()
+    with pytest.raises(UsageError, match="weights is 'int8'; allowed: float32 or float16"):
+        Rig(net, weights="int8")
 
 
 def test_native_or_in_a_worker_it_is_the_same_sound(net: Path) -> None:
