@@ -242,6 +242,7 @@ def build(
     stems: Sequence[str] = (),
     mics: int = 0,
     period_samples: int = 0,
+    regular: bool = False,
 ) -> Graph:
     """A graph of a preset with settings on top, its trim among them; `UsageError` for one that does not fit."""
     if preset.inputs > mics:
@@ -265,7 +266,10 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db, stems, mics, period_samples)
+    fade_ms = preset.crossfade_ms
+    return Graph(
+        items, sample_rate_hz, max_block, channels, fade_ms, trim_db, stems, mics, period_samples, regular
+    )  # fmt: skip
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:

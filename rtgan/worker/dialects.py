@@ -30,6 +30,7 @@ _CACHES = ("pad", "cache")
 _SHAPES = ("bcn", "cn", "n")
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _ABOUT = ("latent_size", "full_latent_size", "stereo_mode")
+_LONGEST_TAIL_S = 4
 _BLOCKS = (512, 2048, 4096, 480, 8192, 1024)
 
 
@@ -594,6 +595,7 @@ def _watch(spec: Spec, module: Any) -> Spec:
         findings.append(f"it is loud: noise at -20 dB comes out with peaks of {20 * np.log10(peak):.0f} dBFS")
     elif peak < 1e-6 and spec.method("").sounds_in:
         findings.append("noise at -20 dB gives silence")
+    tail = 0 if random else _tail(player, sound, choices.rate_hz)
     caches = [b for n, b in module.named_buffers() if n.rpartition(".")[2] in _CACHES and b.dim() == 3]
     player.choices = choices
     player.reset()
@@ -602,7 +604,7 @@ def _watch(spec: Spec, module: Any) -> Spec:
     state = "buffers" if caches else "" if random or torch.equal(after, first[:, :block]) else "attributes"
     if not state and not random and block > 1 and _has_memory(spec, player, block):
         findings.append("it hears each block by itself: edges may be heard, unlike with an export for streaming")
-    spec = replace(spec, random=random, state=state)
+    spec = replace(spec, random=random, state=state, tail_samples=tail)
     rows = False
     if spec.kind == "nn~" and spec.method("").sounds_in == spec.method("").channels_out == 1:
         rows = (bool(caches) and min(b.shape[0] for b in caches) >= 2) if random else _rows_apart(spec, choices, module)
@@ -615,6 +617,21 @@ def _run(player: Player, sound: Tensor) -> Tensor:
     size = player.choices.block
     values = player._values
     return torch.cat([player.play(part, values) for part in torch.split(sound, size, 1) if part.shape[1] == size], 1)
+
+
+def _tail(player: Player, sound: Tensor, rate_hz: int) -> int:
+    """How long it sounds on behind a sound, until 80 dB below its peak; 0 for what does not die away by itself."""
+    block = player.choices.block
+    peak = float(_run(player, sound).abs().max())
+    silence, heard, begin = torch.zeros(sound.shape[0], block), [0.0], time.perf_counter()
+    for _ in range(_LONGEST_TAIL_S * rate_hz // block):
+        heard.append(float(player.play(silence, player._values).abs().max()))
+        if time.perf_counter() - begin > _LONGEST_TAIL_S:
+            break
+    quarter = len(heard) // 4
+    if not np.isfinite(peak) or max(heard[-quarter:], default=0.0) > max(1e-4 * peak, 0.5 * max(heard[: quarter + 1])):
+        return 0
+    return block * max((k for k, level in enumerate(heard) if level > 1e-4 * peak), default=0)
 
 
 def _has_memory(spec: Spec, player: Player, block: int) -> bool:
