@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         preset, values, steps, rate_of_log = offline.read_log(args.events, args.allow_code)
         settings.update(values)
     else:
-        preset = presets.load(args.preset or "podcast")
+        preset = presets.load(args.preset or "clean")
     settings.update(offline.parse_settings(args.set))
     prepare = mapping.preparing(bindings.load_map()) if args.midi else None
     if not args.inputs:

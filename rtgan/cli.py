@@ -32,7 +32,7 @@ def _channels(text: str) -> tuple[int, ...]:
 def add_live_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan live`` and ``run_live.py``."""
     add = parser.add_argument
-    add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: podcast)")
+    add("--preset", default=None, metavar="NAME|PATH", help="what to play through (default: clean)")
     add("--strip", action="append", default=[], metavar="NAME[:CH[,CH]][=PRESET]",
         help="one of 2 to 8 microphones, through a chain of its own (default: --preset's); repeatable")  # fmt: skip
     add("--model", metavar="FILE", help="play a model of your own: TorchScript, nn~ (.ts) or Neutone (.nm)")
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     process = commands.add_parser("process", help="send sound files through a preset")
     process.add_argument("inputs", nargs="*", type=Path, metavar="IN", help="none: silence under --midi's notes")
     process.add_argument("-o", "--output", type=Path, required=True, metavar="OUT|DIR")
-    process.add_argument("--preset", default=None, metavar="NAME|PATH", help="default: podcast")
+    process.add_argument("--preset", default=None, metavar="NAME|PATH", help="default: clean")
     process.add_argument("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE")
     process.add_argument("--keep-latency", action="store_true", help="leave the chain's delay in")
     process.add_argument("--midi", type=Path, metavar="FILE.mid", help="let a MIDI file play along")

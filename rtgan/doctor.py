@@ -29,7 +29,7 @@ from rtgan.errors import RtganError, UsageError
 
 BLOCKS = (64, 128, 256)
 _ROOT = Path(__file__).resolve().parent.parent
-_PRESETS = ("podcast", "voice-basic", "bypass")
+_PRESETS = ("clean", "voice-basic", "bypass")
 _LIMITS = "/etc/security/limits.d/95-rtgan.conf"
 _REAL_TIME_PRIORITY = 60
 _SETTLE_S = 0.3

@@ -186,7 +186,7 @@ class Host:
 
     Examples
     --------
-    >>> with Host(preset="podcast") as host:          # doctest: +SKIP
+    >>> with Host(preset="clean") as host:          # doctest: +SKIP
     ...     host.set("denoise.amount_db", 12)
     ...     host.stats().load
 
@@ -197,7 +197,7 @@ class Host:
 
     def __init__(
         self,
-        preset: str | Preset = "podcast",
+        preset: str | Preset = "clean",
         input: str | int | None = None,
         output: str | int | None = None,
         block: int = 0,

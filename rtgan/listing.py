@@ -70,7 +70,7 @@ def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("presets", nargs="*", metavar="NAME|PATH", help="default: all, the set list and the MIDI map")
     new = commands.add_parser("new", help="begin a preset of your own")
     new.add_argument("name", metavar="NAME", help="what you call it; the file's name is made of it")
-    new.add_argument("--from", dest="source", default="podcast", metavar="NAME|PATH", help="default: podcast")
+    new.add_argument("--from", dest="source", default="clean", metavar="NAME|PATH", help="default: clean")
     new.add_argument("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE", help="repeatable")
     rename = commands.add_parser("rename", help="call a preset of your own by another name; what leads to it follows")
     rename.add_argument("name", metavar="NAME")

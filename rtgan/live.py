@@ -33,7 +33,7 @@ from rtgan.presets import Preset
 _LEAVE_S = 15.0
 _STATUS_S = 0.1
 _PLAIN_STATUS_S = 5.0
-_DEFAULT_PRESET = "podcast"
+_DEFAULT_PRESET = "clean"
 _DEMO_PRESET = "keys"
 
 

@@ -286,7 +286,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
 def process(
     samples: NDArray[Any],
     sample_rate: int,
-    preset: str | Preset = "podcast",
+    preset: str | Preset = "clean",
     keep_latency: bool = False,
     steps: Sequence[Step] = (),
     progress: Callable[[int], Any] = lambda count: None,

@@ -3,7 +3,7 @@
 A preset looks like this::
 
     schema: 2
-    name: Podcast
+    name: Clean
     description: A clean voice.
     program: 0
     chain:

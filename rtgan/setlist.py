@@ -5,7 +5,7 @@ It lies in ``setlist.yaml`` of the configuration folder::
     schema: 1
     name: Tour
     presets:
-    - podcast                              # program 0, its place in the list
+    - clean                              # program 0, its place in the list
     - {preset: stage, program: 5, bank: 1}
 
 Without that file the presets' own program numbers hold, in their order; presets without one follow by name.

@@ -18,7 +18,7 @@ def paced(missed=0, alone=0):
 
 def measured(**changes):
     blocks = {str(b): paced() for b in doctor.BLOCKS}
-    return {"preset": "podcast", "refused": [], "paced": blocks, "real_time": True, **changes}
+    return {"preset": "clean", "refused": [], "paced": blocks, "real_time": True, **changes}
 
 
 def test_a_missing_package_prevents_and_missing_midi_does_not():
@@ -117,13 +117,13 @@ def test_timing_that_holds():
 
 def test_timing_that_does_not_hold_names_the_block_that_does():
     blocks = {"64": paced(7, 0), "128": paced(3, 3), "256": paced()}
-    found = doctor.timing_findings(measured(paced=blocks, real_time=False, refused=["podcast: no model"]))
+    found = doctor.timing_findings(measured(paced=blocks, real_time=False, refused=["clean: no model"]))
     small, middle, large = found[-3:]
     assert "7 of 100 blocks" in small.text and small.change.startswith("use --block 256")
     assert "held up" in middle.text and "close other programs" in middle.change
     assert "real-time priority" in middle.change
     assert not large.change
-    assert found[1].text == "not with podcast: no model"
+    assert found[1].text == "not with clean: no model"
 
 
 def test_timing_on_a_device():

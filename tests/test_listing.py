@@ -20,7 +20,7 @@ def test_presets_are_listed_with_chain_program_and_whose_they_are(capsys: pytest
     presets.save(Preset("Mine", tags=("own",)), presets.user_folder() / "mine.yaml")
     code, lines, _ = run(capsys)
     assert code == 0 and (code, lines, "") == run(capsys, "list")
-    assert "podcast          highpass > denoise > limiter  (program 0)" in lines
+    assert "clean            highpass > denoise > limiter  (program 0)" in lines
     assert "mine             (nothing)  (yours)" in lines
     assert run(capsys, "list", "--tag", "own")[1] == ["mine             (nothing)  (yours)", " " * 17 + "Mine"]
     (presets.user_folder() / "broken.yaml").write_text("schema: 9")
@@ -29,7 +29,7 @@ def test_presets_are_listed_with_chain_program_and_whose_they_are(capsys: pytest
 
 
 def test_a_preset_is_shown_with_values_ranges_controls_and_snapshots(capsys: pytest.CaptureFixture[str]) -> None:
-    code, lines, _ = run(capsys, "show", "podcast")
+    code, lines, _ = run(capsys, "show", "clean")
     assert code == 0
     for line in (
         "program 0",
@@ -40,9 +40,9 @@ def test_a_preset_is_shown_with_values_ranges_controls_and_snapshots(capsys: pyt
         "  denoise.amount_db = 20 dB",
     ):
         assert line in lines
-    code, lines, _ = run(capsys, "show", "podcast", "--yaml")
-    assert "\n".join(lines) + "\n" == presets.find("podcast").read_text(encoding="utf-8")
-    assert run(capsys, "show", "nothing")[2].startswith("rtgan: there is no preset 'nothing'; known are: broadcast")
+    code, lines, _ = run(capsys, "show", "clean", "--yaml")
+    assert "\n".join(lines) + "\n" == presets.find("clean").read_text(encoding="utf-8")
+    assert run(capsys, "show", "nothing")[2].startswith("rtgan: there is no preset 'nothing'; known are: bypass")
 
 
 def test_checking_names_every_fault_and_runs_no_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -84,35 +84,35 @@ def test_a_new_preset_begins_as_a_copy_with_values_of_its_own(capsys: pytest.Cap
     for arguments, message in (
         (["My voice"], "there is a preset"),
         (["!?"], "holds no letter or digit"),
-        (["x", "--set", "denoise.loud=1"], "Podcast has no parameter 'denoise.loud'; it has: highpass.bypass"),
+        (["x", "--set", "denoise.loud=1"], "Clean has no parameter 'denoise.loud'; it has: highpass.bypass"),
         (["x", "--set", "denoise.amount_db=1000"], "denoise.amount_db: 1000 is out of range"),
         (["x", "--from", "nothing"], "there is no preset 'nothing'"),
     ):
         code, _, err = run(capsys, "new", *arguments)
         assert code == 2 and message in err
     assert path.read_bytes() == before and "x" not in presets.names()
-    assert "stands in front of the factory preset" in run(capsys, "new", "Podcast")[1][1]
+    assert "stands in front of the factory preset" in run(capsys, "new", "Clean")[1][1]
 
 
 def test_a_difference_is_said_in_plain_units_and_by_the_exit_code(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     run(capsys, "new", "Mine", "--set", "denoise.amount_db=12", "--set", "denoise.bypass=on")
-    code, lines, _ = run(capsys, "diff", "podcast", "mine")
+    code, lines, _ = run(capsys, "diff", "clean", "mine")
     assert code == 1
     assert lines == [
-        "name: Podcast -> Mine",
+        "name: Clean -> Mine",
         "author: rtgan -> nothing",
         "program: 0 -> nothing",
         "denoise.bypass: off -> on",
         "denoise.amount_db: 40 dB -> 12 dB",
     ]
-    assert run(capsys, "diff", "podcast", "podcast")[:2] == (0, ["no difference"])
-    presets.save(Preset("Podcast", (Entry("gain"),)), tmp_path / "p.yaml")
-    lines = run(capsys, "diff", "podcast", str(tmp_path / "p.yaml"))[1]
+    assert run(capsys, "diff", "clean", "clean")[:2] == (0, ["no difference"])
+    presets.save(Preset("Clean", (Entry("gain"),)), tmp_path / "p.yaml")
+    lines = run(capsys, "diff", "clean", str(tmp_path / "p.yaml"))[1]
     assert "chain: highpass > denoise > limiter -> gain" in lines
-    assert "snapshot Street: only in Podcast" in lines
-    assert any(line.startswith("midi: only in Podcast: control: cc 12, target: denoise.amount_db") for line in lines)
+    assert "snapshot Street: only in Clean" in lines
+    assert any(line.startswith("midi: only in Clean: control: cc 12, target: denoise.amount_db") for line in lines)
 
 
 def test_the_schema_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,13 +23,13 @@ def write(stem: str, name: str = "", more: str = "") -> Path:
 
 def test_a_preset_gets_another_name_and_what_leads_to_it_follows() -> None:
     old, friend = write("club"), write("friend", more="morph: club\n")
-    setlist.save(SetList((Slot("podcast", 0), Slot("club", 1)), "Tour"))
+    setlist.save(SetList((Slot("clean", 0), Slot("club", 1)), "Tour"))
     kept = {path: path.read_bytes() for path in (old, friend, setlist.path())}
     change, preset = preset_files.rename("club", "The Big Club")
     assert (preset.name, preset.path) == ("The Big Club", presets.user_folder() / "the-big-club.yaml")
     assert not old.exists() and presets.load("the-big-club").name == "The Big Club"
     assert presets.load("friend").morph == "the-big-club"
-    assert [s.preset for s in setlist.load().slots] == ["podcast", "the-big-club"]
+    assert [s.preset for s in setlist.load().slots] == ["clean", "the-big-club"]
     change.undo()
     assert {path: path.read_bytes() for path in kept} == kept, "to the byte, comments and all"
     assert presets.names().count("the-big-club") == 0
@@ -74,14 +74,14 @@ def test_a_preset_is_deleted_and_comes_back_as_it_was() -> None:
 
 def test_what_is_the_factory_s_stays_and_one_s_own_stands_in_front() -> None:
     for act in (preset_files.delete, lambda name: preset_files.rename(name, "Mine")):
-        with pytest.raises(UsageError, match="podcast is a factory preset and stays as it is"):
-            act("podcast")
-    own = write("podcast")
-    setlist.save(SetList((Slot("podcast", 0),)))
+        with pytest.raises(UsageError, match="clean is a factory preset and stays as it is"):
+            act("clean")
+    own = write("clean")
+    setlist.save(SetList((Slot("clean", 0),)))
     assert preset_files.stands_in_front(own)
-    assert presets.load("podcast").path == own
-    preset_files.delete("podcast")
-    assert presets.load("podcast").path == presets.FACTORY / "podcast.yaml"
+    assert presets.load("clean").path == own
+    preset_files.delete("clean")
+    assert presets.load("clean").path == presets.FACTORY / "clean.yaml"
 
 
 @pytest.mark.parametrize("name", ["../club", "/etc/passwd", "..", "~", "", "club.yaml", "a/b", "C:\\x", "x" * 5000])
@@ -117,18 +117,18 @@ def test_the_shell_renames_and_deletes(capsys: pytest.CaptureFixture[str]) -> No
         return code, capsys.readouterr()
 
     write("club")
-    assert run("rename", "club", "Podcast")[1].out.splitlines() == [
-        str(presets.user_folder() / "podcast.yaml"),
+    assert run("rename", "club", "Clean")[1].out.splitlines() == [
+        str(presets.user_folder() / "clean.yaml"),
         "It stands in front of the factory preset of the same name; delete it to have that back.",
     ]
-    code, said = run("rename", "podcast", "a")
+    code, said = run("rename", "clean", "a")
     assert code == 0 and said.out == f"{presets.user_folder() / 'a.yaml'}\n"
     write("b")
     assert run("rename", "a", "b") == (2, ("", "rtgan: there is a preset b already\n"))
-    assert run("delete", "podcast")[1].err == (
-        "rtgan: podcast is a factory preset and stays as it is; save it under a name of your own\n"
+    assert run("delete", "clean")[1].err == (
+        "rtgan: clean is a factory preset and stays as it is; save it under a name of your own\n"
     )
     assert run("delete", "a")[1].out == f"{presets.user_folder() / 'a.yaml'} is deleted\n"
-    write("podcast")
-    assert run("delete", "podcast")[1].out.endswith("is deleted; the factory preset of the same name is back\n")
+    write("clean")
+    assert run("delete", "clean")[1].out.endswith("is deleted; the factory preset of the same name is back\n")
     assert run("delete", "a")[0] == 2

@@ -62,7 +62,7 @@ snapshots:
   values: {gain.bypass: false, gain-2.gain_db: 6}
 - name: As it is
   values: {}
-morph: podcast
+morph: clean
 """
 PLUGIN = """\
 from rtgan.params import Param, ParamSet
@@ -90,7 +90,7 @@ def test_a_preset_is_read() -> None:
 
 def test_everything_a_preset_may_say_is_read_and_written_byte_for_byte(tmp_path: Path) -> None:
     preset = presets.parse(FULL)
-    assert (preset.program, preset.bank, preset.crossfade_ms, preset.morph) == (7, 129, 250.0, "podcast")
+    assert (preset.program, preset.bank, preset.crossfade_ms, preset.morph) == (7, 129, 250.0, "clean")
     assert preset.notes == "Two lines,\n  one of them indented.\n"
     assert preset.tags == ("voice", "no")
     assert presets.labels(preset.chain) == ["highpass", "gain", "gain-2", "denoise"]

@@ -47,7 +47,7 @@ def test_rules_are_read_with_units_and_written_as_they_were() -> None:
     assert presets.dump(presets.parse(text)) == text
     marks = parsed("when: tags.tag, below: 0, do: host.marker")
     assert presets.parse(presets.dump(marks)).rules == marks.rules
-    assert parsed("when: tags.music, above: 0.5, load: podcast").rules[0].load == "podcast"
+    assert parsed("when: tags.music, above: 0.5, load: clean").rules[0].load == "clean"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_rules_are_read_with_units_and_written_as_they_were() -> None:
         ("when: tags.speech, do: host.marker", "needs one limit"),
         ("when: tags.speech, above: 0.5, below: 0.7, do: host.marker", "needs one limit"),
         ("when: tags.speech, above: 0.5", "needs one thing to happen"),
-        ("when: tags.speech, above: 0.5, do: host.marker, load: podcast", "needs one thing to happen"),
+        ("when: tags.speech, above: 0.5, do: host.marker, load: clean", "needs one thing to happen"),
         ("when: tags.speech, above: 0.5, do: gate.nothing, to: 1", "there is no target 'gate.nothing'"),
         ("when: tags.speech, above: 0.5, do: gate.bypass", "gate.bypass needs a value"),
         ("when: tags.speech, above: 0.5, do: gate.threshold_db, to: 40", "gate.threshold_db"),

@@ -200,7 +200,7 @@ def test_the_fader_runs_no_code_that_nobody_gave_by_its_path(tmp_path: Path) -> 
 
 
 def test_a_host_plays_scenes() -> None:
-    with Host(preset="podcast", source=speechlike(10.0)[None]) as host:
+    with Host(preset="clean", source=speechlike(10.0)[None]) as host:
         assert host.wait_first_block()
         scenes = Scenes(host)
         scenes.snapshot("Street")

@@ -48,7 +48,7 @@ class _Nothing(Plugin):
         return NativeNode(int(_nothing.address), 0)
 
 
-def playable(names: tuple[str, ...] = ("podcast", "stage", "voice-basic")) -> str:
+def playable(names: tuple[str, ...] = ("clean", "stage", "voice-basic")) -> str:
     """The first of these presets that can be built on this machine."""
     problem: RtganError | None = None
     for name in names:

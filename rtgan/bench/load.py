@@ -24,7 +24,7 @@ from rtgan.events import FULL, LEAN, OUT
 
 PERIOD = 128
 SECONDS = 10.0
-#: Strips of the third and the last chain, each a whole ``podcast``.
+#: Strips of the third and the last chain, each a whole ``clean``.
 SOME, MANY = 4, 8
 LEVELS = {"everything": FULL, "denoisers at half rate": LEAN, "denoisers left out": OUT}
 #: Beside hogs nobody has priority: a period that such a machine can keep while it is calm.
@@ -52,7 +52,7 @@ def run() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         with rigs.Rig() as rig:
-            for name in ("podcast", "broadcast", f"{SOME} x podcast"):
+            for name in ("clean", "podcast", f"{SOME} x clean"):
                 rows += _told(loads(rig, name))
             rows += _told([beside(rig)])
     except rigs.Unavailable as problem:
@@ -116,7 +116,7 @@ def play(library: str, name: str, seconds: str) -> None:
     print(json.dumps(found), flush=True)
 
 
-def beside(rig: rigs.Rig, name: str = f"{MANY} x podcast", seconds: float = _HOG_S) -> dict[str, Any]:
+def beside(rig: rigs.Rig, name: str = f"{MANY} x clean", seconds: float = _HOG_S) -> dict[str, Any]:
     """A heavy chain beside processes that compute and nothing else, and the delay that `jack_iodelay` finds.
 
     Returns

@@ -59,7 +59,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def measure(
-    rig: rigs.Rig, seconds: float = SECONDS, cases: Sequence[tuple[bool, int, bool]] = CASES, preset: str = "podcast"
+    rig: rigs.Rig, seconds: float = SECONDS, cases: Sequence[tuple[bool, int, bool]] = CASES, preset: str = "clean"
 ) -> list[dict[str, Any]]:
     """Every case, so long each.
 

@@ -179,7 +179,7 @@ def test_the_stall_detector_sees_a_stopped_machine_only(rig):
 @pytest.mark.slow
 def test_on_a_real_server(rig):
     needed("jackd")
-    rows = jack.proof(rig, "podcast", 480, 1.0, 1, periods=(256,))
+    rows = jack.proof(rig, "clean", 480, 1.0, 1, periods=(256,))
     assert [row["client"] for row in rows] == [jack.HOST, jack.IDLE, jack.ALIKE]
     for row in rows:
         assert 180 <= row["blocks"] <= 300

@@ -81,7 +81,7 @@ def find(part: Floats, whole: Floats) -> int:
 LAST_BIT_24 = 2.0**-23
 
 
-@pytest.mark.parametrize("preset", ["voice-basic", "podcast", "stage"])
+@pytest.mark.parametrize("preset", ["voice-basic", "clean", "stage"])
 def test_capture_recording_and_offline_agree(
     jack: Callable[..., Jack], tmp_path: Path, cli: Callable[..., Any], preset: str
 ) -> None:

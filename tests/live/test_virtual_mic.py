@@ -44,7 +44,7 @@ def server(tmp_path: Path) -> Iterator[PipeWire]:
 
 def live(server: PipeWire, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        ["pw-jack", sys.executable, str(ROOT / "run_live.py"), "--no-midi", "--preset", "podcast", *arguments],
+        ["pw-jack", sys.executable, str(ROOT / "run_live.py"), "--no-midi", "--preset", "clean", *arguments],
         env=server.env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def test_a_denoised_voice_is_recorded_from_it_and_it_goes_with_the_host(server: 
     assert host.returncode == 0, output
     assert f"virtual microphone: choose '{MIC}' in the other program" in output
     assert (server.names("sources"), server.names("sinks")) == before
-    clean = offline.process(noisy[0], 48000, presets.load("podcast"))
+    clean = offline.process(noisy[0], 48000, presets.load("clean"))
     for name in recorders:
         recorded, rate = soundfile.read(tmp_path / name, dtype="float32")
         assert rate == 48000

@@ -84,7 +84,7 @@ def chromium(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 def stage(jack: Callable[..., Jack], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """The podcast preset, somebody speaking into it; on a server that waits for late clients unless told otherwise."""
+    """The clean preset, somebody speaking into it; on a server that waits for late clients unless told otherwise."""
     server = jack(512, wait=getattr(request, "param", True))
     with live(server, tmp_path) as found, speech(server, tmp_path):
         yield found

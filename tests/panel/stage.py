@@ -96,7 +96,7 @@ class Stage(Asking):
 
 
 @contextmanager
-def playing(jack: Jack, folder: Path, *arguments: str, preset: str = "podcast") -> Iterator[Stage]:
+def playing(jack: Jack, folder: Path, *arguments: str, preset: str = "clean") -> Iterator[Stage]:
     """``rtgan live`` from its first line to its last."""
     host = subprocess.Popen(
         [sys.executable, "-m", "rtgan", "live", "--preset", preset, "--input", "system", "--output", "system",

@@ -156,15 +156,15 @@ def test_presets_are_renamed_deleted_and_brought_back(stage: Stage, open_page: C
     page.keyboard.press("Control+Shift+z")
     shown(page, "h1").to_have_text("The Bar")
     # The factory's have no such buttons; one's own of the same name says that it stands in front.
-    assert page.locator("[aria-label='Delete Podcast']").count() == 0
-    page.fill("#save-name", "Podcast")
+    assert page.locator("[aria-label='Delete Clean']").count() == 0
+    page.fill("#save-name", "Clean")
     page.click("text=Save as")
-    page.wait_for_selector("[data-id='podcast']:has-text('in front of the factory')")
+    page.wait_for_selector("[data-id='clean']:has-text('in front of the factory')")
     page.fill("#search", "front no such")
     shown(page, "#none").to_be_visible()
     page.fill("#search", "")
     page.click("#lock")
-    shown(page, "[aria-label='Delete Podcast']").to_be_disabled()
+    shown(page, "[aria-label='Delete Clean']").to_be_disabled()
     shown(page, "#undo").to_be_disabled()
 
 
@@ -186,7 +186,7 @@ def test_a_and_b_are_compared_and_keep_their_edits(stage: Stage, open_page: Call
     page.click("[data-id='bypass']")
     page.click("#tab-play")
     shown(page, "#holds-b").to_contain_text("B Bypass")
-    shown(page, "#holds-a").to_contain_text("A Podcast")
+    shown(page, "#holds-a").to_contain_text("A Clean")
     # Both run and are weighed; the louder one is turned down.
     found = stage.wait("/api/compare", lambda c: c["known"] and min(c["trim_db"]) < 0, 30)
     louder = "ab"[found["trim_db"].index(min(found["trim_db"]))]
@@ -228,7 +228,7 @@ def test_now_shows_what_sounds(stage: Stage, open_page: Callable[..., Page]) -> 
     shown(page, "#latency").to_have_text("21.0 ms")
     shown(page, "#load").to_have_text(re.compile("%"))
     shown(page, "#voice-tile").to_be_visible()
-    stage.do("load", name="broadcast")
+    stage.do("load", name="podcast")
     shown(page, "#reduction-parts").to_have_text(re.compile(r"compressor \d"))
     page.click("#tab-play")
     shown(page, "[data-label=compressor] .readings").to_have_text(re.compile("gain reduction.*dB"))

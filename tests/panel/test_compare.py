@@ -128,17 +128,17 @@ def test_presets_are_renamed_deleted_and_brought_back(playing: Inside, until: Un
     until(lambda: host.preset.name == "Voice without a model")
     assert [p.name for p in presets.user_folder().iterdir()] == []
     for words, given in (
-        ("stays as it is", {"name": "podcast"}),
+        ("stays as it is", {"name": "clean"}),
         ("no preset of your own", {"name": "../../etc/passwd"}),
     ):
         assert words in playing.refused("delete", **given)
         assert words in playing.refused("rename", **given, new="Mine")
     # One's own of a factory preset's name stands in front of it.
-    playing.do("save", name="Podcast")
+    playing.do("save", name="Clean")
     rows = playing.wait("/api/presets", lambda rows: any(r["hides"] for r in rows))
-    assert [(r["id"], r["own"]) for r in rows if r["hides"]] == [("podcast", True)]
-    playing.do("delete", name="podcast")
-    assert presets.load("podcast").path == presets.FACTORY / "podcast.yaml"
+    assert [(r["id"], r["own"]) for r in rows if r["hides"]] == [("clean", True)]
+    playing.do("delete", name="clean")
+    assert presets.load("clean").path == presets.FACTORY / "clean.yaml"
     assert host.stats().warnings == ()
 
 

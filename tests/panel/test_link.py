@@ -211,7 +211,7 @@ def test_only_this_machine_is_listened_to_and_only_its_owner_reads_the_token(pla
 
 
 def test_presets_and_takes_stay_in_their_folders(playing: Inside) -> None:
-    for name in ("../podcast", "/etc/passwd", "podcast.yaml", "a/b", "./podcast"):
+    for name in ("../clean", "/etc/passwd", "clean.yaml", "a/b", "./clean"):
         assert "by name, not by path" in playing.refused("load", name=name)
     for name in ("nothing", "..", "~", "C:\\x", "x" * 200):
         assert "there is no preset" in playing.refused("load", name=name)

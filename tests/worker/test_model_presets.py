@@ -138,7 +138,7 @@ def test_the_command_line_plays_a_model(cli: Cli, zoo: Path) -> None:
 def test_what_the_command_line_cannot_play_is_one_sentence(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["live", "--model", str(zoo / "gone.ts")]) == 2
     assert capsys.readouterr().err == f"rtgan: there is no model file {zoo / 'gone.ts'}\n"
-    assert command_line.main(["live", "--model", str(zoo / "zoo.ts"), "--preset", "podcast"]) == 2
+    assert command_line.main(["live", "--model", str(zoo / "zoo.ts"), "--preset", "clean"]) == 2
     assert "--model plays a model and nothing else" in capsys.readouterr().err
     assert command_line.main(["info", str(zoo / "cuda.ts")]) == 1
     assert "it wants CUDA" in capsys.readouterr().err
