@@ -29,6 +29,7 @@ Tensor = torch.Tensor
 _CACHES = ("pad", "cache")
 _SHAPES = ("bcn", "cn", "n")
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+_WANTED = {BOOL: "on or off", INT: "a whole number", FLOAT: "a number", TENSOR: "numbers with spaces between"}
 _ABOUT = ("latent_size", "full_latent_size", "stereo_mode")
 _LONGEST_TAIL_S = 4
 _BLOCKS = (512, 2048, 4096, 480, 8192, 1024)
@@ -371,9 +372,9 @@ def _set(module: Any, attribute: Attribute, texts: Sequence[str], path: str) -> 
             elif kind == TEXT:
                 values.append(text)
             else:
-                raise RtganError(f"{path}: {attribute.name} is a tensor and cannot be set by a preset")
+                values.append(torch.tensor([float(number) for number in text.split()]))
         except (KeyError, ValueError):
-            wanted = {BOOL: "on or off", INT: "a whole number", FLOAT: "a number"}.get(kind, "a text")
+            wanted = _WANTED.get(kind, "a text")
             raise RtganError(f"{path}: {attribute.name} takes {wanted}, not '{text[:40]}'") from None
     if getattr(module, f"set_{attribute.name}")(*values) not in (0, None):
         raise RtganError(f"{path}: the model refuses {attribute.name} = {', '.join(texts)}")
@@ -410,6 +411,8 @@ def look(path: str, sha256: str) -> Spec:
     with torch.inference_mode():
         if metadata and "sdk_version" in metadata:
             spec = _look_neutone(path, sha256, module, metadata, names)
+        elif {"forward_bt", "set_daw_sample_rate_and_buffer_size"} <= set(names):
+            spec = _look_neutone(path, sha256, module, json.dumps(_unwritten(module, names)), names)
         elif _nn_methods(module, names):
             spec = _look_nn(path, sha256, module, names)
         else:
@@ -455,7 +458,7 @@ def _look_nn(path: str, sha256: str, module: Any, names: Sequence[str]) -> Spec:
         plain = [v if isinstance(v, (bool, int, float, str)) else "" for v in values]
         attributes.append(Attribute(name, tuple(kinds), tuple(plain)))
         if TENSOR in kinds:
-            findings.append(f"its attribute {name} is a tensor and stays as it is")
+            findings.append(f"its attribute {name} is a tensor: a preset sets it, and no control moves it")
     rate = int(getattr(module, "sr", 0) or 0)
     if not rate and "get_sample_rate" in names:
         rate = max(0, int(module.get_sample_rate()))
@@ -496,12 +499,15 @@ def _look_neutone(path: str, sha256: str, module: Any, text: str, names: Sequenc
         if entry.get("type", "knob") not in ("knob", "continuous", "categorical", None):
             continue
         low, high = _number(entry.get("min_value"), 0.0), _number(entry.get("max_value"), 1.0)
-        low, high = (low, high) if high > low else (0.0, 1.0)
+        choices = _number(entry.get("n_values"), 0.0)
+        low, high = (0.0, choices - 1) if choices > 1 else (low, high) if high > low else (0.0, 1.0)
         default = _number(entry.get("default_value"), 0.0)
         # The older dialect writes defaults of 0 to 1; the newer one in the parameter's own unit.
-        share = (default - low) / (high - low) if "min_value" in entry else default
+        share = (default - low) / (high - low) if choices > 1 or "min_value" in entry else default
         share = min(max(share, 0.0), 1.0)
-        controls.append((number, str(entry.get("name", ""))[:40], str(entry.get("description", "")), share, low, high))
+        words = ", ".join(f"{k} {label}" for k, label in enumerate(entry.get("labels") or ()))
+        said = f"{entry.get('description', '')}{f' ({words})' if words else ''}"
+        controls.append((number, str(entry.get("name", ""))[:40], said, share, low, high))
     gains = {
         "wet": _number(data.get("wet_default_value"), 1.0),
         "dry": _number(data.get("dry_default_value"), 0.0),
@@ -521,6 +527,26 @@ def _look_neutone(path: str, sha256: str, module: Any, text: str, names: Sequenc
     method = Method(1 if mono_in else 2, 1, 1 if mono_out else 2, 1, delay_samples=delay)
     return Spec(path, sha256, "neutone", rate, tuple(rates), 1, tuple(blocks), {"forward": method}, about=about,
                 controls=tuple(controls), gains=gains, findings=tuple(findings))  # fmt: skip
+
+
+def _unwritten(module: Any, names: Sequence[str]) -> dict[str, Any]:
+    """What a Neutone file without metadata says of itself when it is asked, as the older dialect writes it."""
+
+    def ask(name: str) -> Any:
+        return getattr(module, name)() if name in names else None
+
+    data = {k: ask(k) for k in ("is_input_mono", "is_output_mono")}
+    data |= {k: ask(f"get_{k}") for k in ("native_sample_rates", "native_buffer_sizes")}
+    gains = ("wet_default_value", "dry_default_value", "input_gain_default_value", "output_gain_default_value")
+    data |= {k: ask(f"get_{k}") for k in gains}
+    values, labels, used = (ask(f"get_default_param_{k}") for k in ("values", "names", "used"))
+    data["neutone_parameters"] = {
+        f"p{k + 1}": {
+            "name": labels[k] if labels else "", "default_value": float(value), "used": used[k] if used else True,
+        }
+        for k, value in enumerate(values.reshape(-1).tolist() if isinstance(values, Tensor) else ())
+    }  # fmt: skip
+    return data
 
 
 def _flag(value: Any) -> bool:
