@@ -19,6 +19,7 @@ import numba
 from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
+from numba.core import caching
 from numba.core import runtime as _numba_runtime
 from numba.core.caching import Cache
 from numba.extending import intrinsic as _intrinsic
@@ -91,14 +92,48 @@ _look_into_the_cache_first()
 _keep_machine_code_only()
 
 
+class _Folder:
+    """Where numba keeps the compiled form of one of our functions: in its module's folder, wherever that lies.
+
+    numba's own locators go by the path and the time of the source, so that an installed package would compile anew
+    what a checkout has compiled; the name of our folder is a hash of all that counts.
+    """
+
+    _function: Any = None
+
+    def __init__(self, function: Any) -> None:
+        self._path = str(kernel_cache.folder(function.__module__))
+        self._line = str(function.__code__.co_firstlineno)
+
+    @classmethod
+    def from_function(cls, function: Any, file: str) -> _Folder | None:
+        """The place of the function that is being decorated; other functions have places of numba's choice."""
+        return cls(function) if function is cls._function else None
+
+    def ensure_cache_path(self) -> None:
+        """The folder is there, and was written to."""
+
+    def get_cache_path(self) -> str:
+        return self._path
+
+    def get_source_stamp(self) -> str:
+        return ""
+
+    def get_disambiguator(self) -> str:
+        return self._line
+
+
+_implementation: Any = getattr(caching, "CacheImpl", None) or getattr(caching, "_CacheImpl")  # noqa: B009
+_implementation._locator_classes.insert(0, _Folder)
+
+
 def _cached(decorate: Any, function: Any) -> Any:
     """Decorate with the compiled form kept in the folder of the function's module."""
-    others = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = str(kernel_cache.folder(function.__module__))  # type: ignore[attr-defined]
+    before, _Folder._function = _Folder._function, function
     try:
         return decorate(function)
     finally:
-        numba.config.CACHE_DIR = others  # type: ignore[attr-defined]
+        _Folder._function = before
 
 
 def cfunc(signature: Any, *, cache: bool = False, **options: Any) -> Any:

@@ -68,6 +68,7 @@ from rtgan.kernels.channels import deinterleave, interleave
 from rtgan.kernels.native import (
     NODES,
     call_foreign,
+    call_node,
     call_stream,
     cfunc,
     exchange,
@@ -80,6 +81,7 @@ from rtgan.kernels.native import (
     kernel,
     larger,
     load_acquire,
+    node,
     restore_denormals,
     smaller,
     store_release,
@@ -133,7 +135,13 @@ from rtgan.switchboard import (
 F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(84, 90)
 # A cache line of their own: both threads write it.
 E_MAILBOX, E_PANIC, E_READING, E_MONITOR, E_LET_GO = range(96, 101)
-_WORDS = 112
+# Parts of the callback that are called by address, because inlined wherever they are needed they would take longer to
+# compile than all the rest of the product; and the piece of the block that runs.
+(
+    E_TAKE_INPUT, E_APPLY, E_BEGIN_PANIC, E_END_PANIC, E_RUN_GRAPHS, E_RUN, E_RING, E_DELIVER, E_MIND_LOAD,
+    E_OFFSET, E_PIECE, E_SPENT,
+) = range(104, 116)  # fmt: skip
+_WORDS = 128
 
 #: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
 HOST_PARAMS = ParamSet(
@@ -187,7 +195,7 @@ _CEILING = 10.0 ** (-0.1 / 20)
 _RELEASE_MS = 80.0
 
 
-@inline
+@node
 def _take_input(engine: Any, source: Any, n: Any) -> None:
     """Deinterleave the chosen channels and count what no sound can be.
 
@@ -336,8 +344,28 @@ def _fade_over(
 
 
 @inline
+def _whole(engine: Any) -> Any:
+    """Whether a graph that runs wants the device's calls as they are."""
+    e = i64p(engine)
+    found = i64p(e[E_ACTIVE])[G_WHOLE] if e[E_ACTIVE] != 0 else 0
+    found |= i64p(e[E_NEXT])[G_WHOLE] if e[E_NEXT] != 0 else 0
+    found |= i64p(e[E_BESIDE])[G_WHOLE] if e[E_BESIDE] != 0 else 0
+    found |= i64p(e[E_RINGING])[G_WHOLE] if e[E_RINGING] != 0 else 0
+    return found
+
+
+@node
+def _run(engine: Any, graph: Any, io: Any) -> None:
+    """[audio] Run a graph on the present piece of the block, at ``io``."""
+    e = i64p(engine)
+    offset = e[E_OFFSET]
+    mics = e[E_MICS] + 4 * offset
+    graph_run(graph, io, e[E_PIECE], e[E_TELEMETRY], e[E_POSITION], e[E_TICKS], offset, mics)
+
+
+@node
 def _ring(engine: Any, offset: Any, n: Any) -> None:
-    """Let what a graph made sound on behind its swap, in silence, until it is silent itself or its time is over."""
+    """[audio] Let what a graph made sound on behind its swap until it is silent or its time is over."""
     e = i64p(engine)
     graph = e[E_RINGING]
     channels = e[E_CHANNELS]
@@ -348,7 +376,7 @@ def _ring(engine: Any, offset: Any, n: Any) -> None:
         for i in range(n):
             silent[i] = 0.0
     position = e[E_POSITION]
-    graph_run(graph, work, n, e[E_TELEMETRY], position, e[E_TICKS], offset, e[E_MICS] + 4 * offset)
+    call_node(e[E_RUN], engine, graph, work)
     graph_trim(graph, work, n)
     fade = e[E_SWAP_FADE]
     enough = i64p(graph)[G_LATENCY] + _QUIET_FADES * fade
@@ -370,27 +398,15 @@ def _ring(engine: Any, offset: Any, n: Any) -> None:
         ring_push(e[E_TELEMETRY], events.SWAP_DONE, position + n, serial, 0, 0.0, 0.0, 0.0, 0.0)
 
 
-@inline
-def _whole(engine: Any) -> Any:
-    """Whether a graph that runs wants the device's calls as they are."""
-    e = i64p(engine)
-    found = i64p(e[E_ACTIVE])[G_WHOLE] if e[E_ACTIVE] != 0 else 0
-    found |= i64p(e[E_NEXT])[G_WHOLE] if e[E_NEXT] != 0 else 0
-    found |= i64p(e[E_BESIDE])[G_WHOLE] if e[E_BESIDE] != 0 else 0
-    found |= i64p(e[E_RINGING])[G_WHOLE] if e[E_RINGING] != 0 else 0
-    return found
-
-
-@inline
+@node
 def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     """Run the graph on ``n`` samples of the work buffer; two graphs and a cross-fade during a swap."""
     e = i64p(engine)
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     io = e[E_WORK] + 4 * offset
-    mics = e[E_MICS] + 4 * offset
-    position = e[E_POSITION]
-    telemetry = e[E_TELEMETRY]
+    e[E_OFFSET] = offset
+    e[E_PIECE] = n
     if e[E_ACTIVE] == 0:
         for c in range(channels):
             samples = f32p(io + 4 * c * block)
@@ -405,7 +421,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
     beside = e[E_BESIDE]
     if beside != 0:
         _copy(io, e[E_BESIDE_WORK], channels, block, n)
-        graph_run(beside, e[E_BESIDE_WORK], n, telemetry, position, e[E_TICKS], offset, mics)
+        call_node(e[E_RUN], engine, beside, e[E_BESIDE_WORK])
     if e[E_NEXT] == 0:
         # What is heard of two graphs at a time is the loudness of neither.
         scales = e[E_WEIGHING]
@@ -413,7 +429,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             loudness.measure(i64p(scales)[0], io, block, n)
             if beside != 0:
                 _weigh(engine, i64p(scales)[0], i64p(scales)[2], beside, e[E_BESIDE_WORK], n)
-        graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset, mics)
+        call_node(e[E_RUN], engine, e[E_ACTIVE], io)
         if scales != 0:
             _weigh(engine, i64p(scales)[0], i64p(scales)[1], e[E_ACTIVE], io, n)
         graph_trim(e[E_ACTIVE], io, n)
@@ -437,8 +453,8 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
             for i in range(n):
                 silent[i] = 0.0
         _fade_over(io, nothing, io, channels, block, n, at - begin + i64p(e[E_ACTIVE])[G_LATENCY], length, same)
-    graph_run(e[E_ACTIVE], io, n, telemetry, position, e[E_TICKS], offset, mics)
-    graph_run(e[E_NEXT], other, n, telemetry, position, e[E_TICKS], offset, mics)
+    call_node(e[E_RUN], engine, e[E_ACTIVE], io)
+    call_node(e[E_RUN], engine, e[E_NEXT], other)
     graph_trim(e[E_ACTIVE], io, n)
     graph_trim(e[E_NEXT], other, n)
     first = larger(0, smaller(n, begin - at))
@@ -467,7 +483,7 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
         old = i64p(retired)[G_SERIAL] if retired != 0 else 0
         e[E_ACTIVE] = e[E_NEXT]
         e[E_NEXT] = 0
-        ring_push(telemetry, events.SWAP_DONE, position + n, old, new, 0.0, 0.0, 0.0, 0.0)
+        ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION] + n, old, new, 0.0, 0.0, 0.0, 0.0)
 
 
 @inline
@@ -527,8 +543,8 @@ def _let_go(engine: Any) -> None:
     ring_push(e[E_TELEMETRY], events.SWAP_DONE, e[E_POSITION], serial, 0, 0.0, 0.0, 0.0, 0.0)
 
 
-@inline
-def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
+@node
+def _mind_load(engine: Any, frames: Any, flags: Any) -> None:
     """Step down before sound breaks, and up again when there is time for it."""
     e = i64p(engine)
     f = f64p(engine)
@@ -537,7 +553,7 @@ def _mind_load(engine: Any, frames: Any, flags: Any, spent: Any) -> None:
         return
     rate = 1.0 / f[F_SECONDS]
     seconds = frames * f[F_SECONDS]
-    load = spent / (frames * budget)
+    load = e[E_SPENT] / (frames * budget)
     share = smaller(1.0, seconds / _LOAD_S)
     # One stall says little about the load, however long it was.
     f[F_LOAD] += share * (smaller(load, 2.0) - f[F_LOAD])
@@ -604,8 +620,8 @@ def _table(engine: Any) -> Any:
     return load_acquire(graph + 8 * G_ROUTES)
 
 
-@inline
-def _begin_panic(engine: Any) -> None:
+@node
+def _begin_panic(engine: Any, _: Any, __: Any) -> None:
     """Fade to silence and let go of what is held; `_end_panic` follows at the sample at which it is reached."""
     e = i64p(engine)
     e[E_PANIC_ASKED] = 0
@@ -636,8 +652,8 @@ def _reset(engine: Any) -> None:
         graph_reset(e[E_RINGING])
 
 
-@inline
-def _end_panic(engine: Any) -> None:
+@node
+def _end_panic(engine: Any, _: Any, __: Any) -> None:
     """Every node back to zero; sound comes back."""
     e = i64p(engine)
     _reset(engine)
@@ -821,8 +837,8 @@ def _host_gain(engine: Any, offset: Any, n: Any) -> None:
             f32p(io + 4 * (channels + c) * stride)[i] *= np.float32(silence)
 
 
-@inline
-def _apply(engine: Any, record: Any) -> None:
+@node
+def _apply(engine: Any, record: Any, _: Any) -> None:
     """Carry out one event at the present position."""
     e = i64p(engine)
     words = i64p(record)
@@ -921,50 +937,11 @@ def _give_output(engine: Any, target: Any, n: Any) -> None:
     interleave(e[E_WORK], block, e[E_OUT_MAP], target, e[E_DEVICE_OUT], n)
 
 
-@inline
-def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
-    """One piece of at most ``max_block`` frames, door to door."""
+@node
+def _deliver(engine: Any, target: Any, n: Any) -> None:
+    """[audio] Limit, measure, record and give out what has been made."""
     e = i64p(engine)
     f = f64p(engine)
-    tape = load_acquire(engine + 8 * E_TAPE)
-    if tape != 0 and e[E_TAPING] == 0:
-        ring_push(e[E_TELEMETRY], events.TAPING, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
-        e[E_TAPE_LOST] = 0
-    e[E_TAPING] = tape
-    e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
-    e[E_WEIGHING] = load_acquire(engine + 8 * E_SCALES)
-    _take_input(engine, source, n)
-    _take_graph(engine)
-    _take_events(engine)
-    if load_acquire(engine + 8 * E_PANIC) != 0:
-        e[E_PANIC_ASKED] = exchange(engine + 8 * E_PANIC, 0)
-    # A message that found no room may have been the end of a note: no note may hang.
-    refused = ring_refused(e[E_NATIVE])
-    if refused != e[E_REFUSED] or load_acquire(engine + 8 * E_LET_GO) != 0:
-        e[E_REFUSED] = refused
-        exchange(engine + 8 * E_LET_GO, 0)
-        _play(engine, 0xFF, -1)
-    start = 0
-    while start < n:
-        while waiting_time(e[E_WAITING], _NEVER) <= e[E_POSITION]:
-            waiting_take(e[E_WAITING], e[E_EVENT])
-            _apply(engine, e[E_EVENT])
-        if e[E_PANIC_ASKED] != 0:
-            _begin_panic(engine)
-        if e[E_PANIC_AT] != 0 and e[E_PANIC_AT] <= e[E_POSITION]:
-            _end_panic(engine)
-        change = smaller(waiting_time(e[E_WAITING], _NEVER), e[E_PANIC_AT] if e[E_PANIC_AT] != 0 else _NEVER)
-        # Who counts on whole calls gets them: changes wait for the next one then.
-        stop = n if _whole(engine) != 0 else smaller(n, start + change - e[E_POSITION])
-        ringing = e[E_RINGING]
-        _run_graphs(engine, start, stop - start)
-        # What has just been swapped out has run on this piece already.
-        if ringing != 0:
-            _ring(engine, start, stop - start)
-        _mix_monitor(engine, start, stop - start)
-        _host_gain(engine, start, stop - start)
-        e[E_POSITION] += stop - start
-        start = stop
     channels = e[E_CHANNELS]
     block = e[E_MAX_BLOCK]
     e[E_LIMITED] += levels.limit(e[E_LIMITER], e[E_WORK], channels, block, n, f[F_CEILING], f[F_RELEASE])
@@ -988,6 +965,52 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         e[E_METER_SAMPLES] = 0
         levels.meter_clear(e[E_IN_METER])
         levels.meter_clear(e[E_OUT_METER])
+
+
+@inline
+def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
+    """One piece of at most ``max_block`` frames, door to door."""
+    e = i64p(engine)
+    tape = load_acquire(engine + 8 * E_TAPE)
+    if tape != 0 and e[E_TAPING] == 0:
+        ring_push(e[E_TELEMETRY], events.TAPING, e[E_POSITION], 0, 0, 0.0, 0.0, 0.0, 0.0)
+        e[E_TAPE_LOST] = 0
+    e[E_TAPING] = tape
+    e[E_SHOWING] = load_acquire(engine + 8 * E_SCOPE)
+    e[E_WEIGHING] = load_acquire(engine + 8 * E_SCALES)
+    call_node(e[E_TAKE_INPUT], engine, source, n)
+    _take_graph(engine)
+    _take_events(engine)
+    if load_acquire(engine + 8 * E_PANIC) != 0:
+        e[E_PANIC_ASKED] = exchange(engine + 8 * E_PANIC, 0)
+    # A message that found no room may have been the end of a note: no note may hang.
+    refused = ring_refused(e[E_NATIVE])
+    if refused != e[E_REFUSED] or load_acquire(engine + 8 * E_LET_GO) != 0:
+        e[E_REFUSED] = refused
+        exchange(engine + 8 * E_LET_GO, 0)
+        _play(engine, 0xFF, -1)
+    start = 0
+    while start < n:
+        while waiting_time(e[E_WAITING], _NEVER) <= e[E_POSITION]:
+            waiting_take(e[E_WAITING], e[E_EVENT])
+            call_node(e[E_APPLY], engine, e[E_EVENT], 0)
+        if e[E_PANIC_ASKED] != 0:
+            call_node(e[E_BEGIN_PANIC], engine, 0, 0)
+        if e[E_PANIC_AT] != 0 and e[E_PANIC_AT] <= e[E_POSITION]:
+            call_node(e[E_END_PANIC], engine, 0, 0)
+        change = smaller(waiting_time(e[E_WAITING], _NEVER), e[E_PANIC_AT] if e[E_PANIC_AT] != 0 else _NEVER)
+        # Who counts on whole calls gets them: changes wait for the next one then.
+        stop = n if _whole(engine) != 0 else smaller(n, start + change - e[E_POSITION])
+        ringing = e[E_RINGING]
+        call_node(e[E_RUN_GRAPHS], engine, start, stop - start)
+        # What has just been swapped out has run on this piece already.
+        if ringing != 0:
+            call_node(e[E_RING], engine, start, stop - start)
+        _mix_monitor(engine, start, stop - start)
+        _host_gain(engine, start, stop - start)
+        e[E_POSITION] += stop - start
+        start = stop
+    call_node(e[E_DELIVER], engine, target, n)
 
 
 @cfunc(
@@ -1018,7 +1041,8 @@ def callback(source: Any, target: Any, frames: Any, time_info: Any, flags: Any, 
         _chunk(engine, chunk_source, chunk_target, n)
         done += n
     spent = now(e[E_TICKS]) - begin
-    _mind_load(engine, frames, flags, spent)
+    e[E_SPENT] = spent
+    call_node(e[E_MIND_LOAD], engine, frames, flags)
     if e[E_TRACE] != 0:
         i64p(e[E_TRACE])[e[E_CALLBACKS] & e[E_TRACE_MASK]] = spent
     e[E_BUSY] += spent
@@ -1220,6 +1244,8 @@ class Engine:
         self._monitor_limiter = arena.float64(1)
         self._monitor_limiter[0] = 1.0
         words[E_MONITOR_LIMITER] = address_of(self._monitor_limiter)
+        parts = (_take_input, _apply, _begin_panic, _end_panic, _run_graphs, _run, _ring, _deliver, _mind_load)
+        words[E_TAKE_INPUT : E_MIND_LOAD + 1] = [part.address for part in parts]
         self._floats[F_CEILING] = _CEILING
         self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)
         self._floats[F_SECONDS] = 1 / sample_rate_hz

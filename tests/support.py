@@ -78,5 +78,13 @@ class Jack:
     def close(self) -> None:
         self._process.terminate()
         self._process.send_signal(signal.SIGCONT)
-        # One that is killed keeps its place among the eight that a machine has for servers, until somebody clears it.
-        self._process.wait()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            # One that is killed keeps its place among the eight that a machine has for servers, until another of its
+            # name comes and goes.
+            self._process.kill()
+            self._process.wait()
+            self.start()
+            self._process.terminate()
+            self._process.wait()

@@ -21,6 +21,13 @@ ALLOWED = {"exp", "log", "tan", "sin", "cos", "sincos", "pow", "sqrt", "sqrtf", 
 #: generators, whose code has a check of its own.
 CALLS_THROUGH_POINTERS = {
     "rtgan.control.jack_callback.process",
+    "rtgan.engine._apply",
+    "rtgan.engine._deliver",
+    "rtgan.engine._end_panic",
+    "rtgan.engine._mind_load",
+    "rtgan.engine._ring",
+    "rtgan.engine._run",
+    "rtgan.engine._run_graphs",
     "rtgan.engine.callback",
     "rtgan.generators.blocks.process",
     "rtgan.io.bridge.give",
