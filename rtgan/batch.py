@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rtgan import bindings, offline, presets, setlist
+from rtgan import bindings, mending, offline, presets, setlist
 from rtgan.control import mapping, midifile
 from rtgan.errors import RtganError, UsageError
 from rtgan.io import files
+from rtgan.mending import gaps
 from rtgan.recorder import TAKE, parts
 
 _RATE_HZ = 48000
@@ -35,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         settings.update(values)
     else:
         preset = presets.load(args.preset or "clean")
+    what, marked = _damage(args, preset)
     settings.update(offline.parse_settings(args.set))
     prepare = mapping.preparing(bindings.load_map()) if args.midi else None
     if not args.inputs:
@@ -53,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
             steps = midifile.preset_steps(messages, setlist.load())
         from tqdm import tqdm
 
+        mended = None
+        if what or marked:
+            samples, mended = mending.mend(samples, rate, what, marked, _told(source.name))
         keywords: dict[str, Any] = {name.replace(".", "__", 1): value for name, value in settings.items()}
         with tqdm(
             total=samples.shape[1],
@@ -75,8 +81,29 @@ def run(args: argparse.Namespace) -> int:
                 **keywords,
             )
         files.write(target, out, rate)
-        print(f"{source} -> {target}  ({samples.shape[1] / rate:.1f} s, {preset.name})")
+        said = f"; mended: {mended}" if mended is not None else ""
+        print(f"{source} -> {target}  ({samples.shape[1] / rate:.1f} s, {preset.name}{said})")
     return 0
+
+
+def _told(name: str) -> Callable[[str], None]:
+    """Say what is looked for, to who watches."""
+    return lambda task: print(f"{name}: {task} ...", file=sys.stderr) if sys.stderr.isatty() else None
+
+
+def _damage(args: argparse.Namespace, preset: presets.Preset) -> tuple[Sequence[str], list[tuple[float, float, str]]]:
+    """What is mended before the chain hears it, and gaps that somebody marked."""
+    if args.events and (args.mend or args.gaps):
+        raise UsageError("--events performs what was recorded, as it was; leave --mend and --gaps out")
+    if not args.inputs and (args.mend or args.gaps):
+        raise UsageError("there is no sound file to mend; name one, or leave --mend and --gaps out")
+    if args.gaps and len(args.inputs) > 1:
+        raise UsageError("--gaps is the list of one recording, and there are several")
+    marked = gaps.read_list(args.gaps) if args.gaps else []
+    if args.mend:
+        return mending.parse(args.mend), marked
+    repairs = any(entry.plugin == "repair" and not entry.params.get("bypass") for entry in preset.chain)
+    return mending.DAMAGE if repairs and not args.events else (), marked
 
 
 def _perform(args: argparse.Namespace, preset: presets.Preset, settings: dict[str, object]) -> int:

@@ -93,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("-o", "--output", type=Path, required=True, metavar="OUT|DIR")
     process.add_argument("--preset", default=None, metavar="NAME|PATH", help="default: clean")
     process.add_argument("--set", action="append", default=[], metavar="PLUGIN.PARAM=VALUE")
+    process.add_argument(
+        "--mend", metavar="WHAT",
+        help="mend first: gaps, clicks, clipping (commas between), or none (default: all with a preset that repairs)",
+    )  # fmt: skip
+    process.add_argument("--gaps", type=Path, metavar="FILE.csv",
+                         help="gaps to fill: lines of begin,end in seconds, or an Audacity label track")  # fmt: skip
     process.add_argument("--keep-latency", action="store_true", help="leave the chain's delay in")
     process.add_argument("--midi", type=Path, metavar="FILE.mid", help="let a MIDI file play along")
     process.add_argument("--events", type=Path, metavar="FILE.jsonl", help="perform a recorded event log again")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rtgan import offline
 from rtgan.errors import RtganError, UsageError
+from rtgan.generators import library
 from rtgan.generators.files import write_atomically
 from rtgan.io import files
 from rtgan.plugins.tags import STEP_S
@@ -49,7 +50,7 @@ class Recognised:
     ----------
     labels : tuple of str
     probabilities : ndarray of float32, (steps, labels)
-        Row ``k`` is known `STEP_S` times ``k + 1`` seconds after the beginning, and means the 100 ms before.
+        Row ``k`` means the 100 ms before `STEP_S` times ``k + 1`` seconds; live it is known the model's delay later.
     named : ndarray of int64, (steps,)
         The one label that is named, by its place; -1 for none.
     seconds : float
@@ -129,13 +130,16 @@ def recognise(
     labels = tuple(name.partition(".")[2] for name in renderer.graph.readings)[:-1]
     rows = np.zeros((max(1, -(-samples.shape[1] // step)), len(labels)), np.float32)
     named = np.full(len(rows), -1, np.int64)
-    for k in range(len(rows)):
+    card = library.card_of(model)
+    delay = round(card.lookahead_frames * card.hop_samples / card.sample_rate_hz / STEP_S)
+    for k in range(len(rows) + delay):
         piece = samples[:, k * step : (k + 1) * step]
-        # The last step is filled up with silence.
+        # The last step is filled up with silence, and silence follows for as long as answers come late.
         renderer.push(np.pad(piece, ((0, 0), (0, step - piece.shape[1]))))
-        values = renderer.graph.readings
-        rows[k] = [values[f"{_LABEL}.{label}"] for label in labels]
-        named[k] = round(values[f"{_LABEL}.tag"])
+        if k >= delay:
+            values = renderer.graph.readings
+            rows[k - delay] = [values[f"{_LABEL}.{label}"] for label in labels]
+            named[k - delay] = round(values[f"{_LABEL}.tag"])
         progress(piece.shape[1])
     return Recognised(labels, rows, named, seconds)
 

@@ -39,6 +39,7 @@ ORDER = (
     "chain setlist preset_watch preset_schema snapshots",
     "preset_files",
     "offline",
+    "mending",
     "io",
     "recorder",
     "host",
@@ -57,7 +58,7 @@ FRONT_DOOR = "rtgan"
 #: What training may use of the rest.
 TRAIN_USES = {"errors", "version", "kernel_cache", "kernels"}
 #: And to measure a net where it plays, inside functions.
-EVAL_USES = {"codec", "generators", "tagging"}
+EVAL_USES = {"codec", "generators", "mending", "tagging"}
 #: Where torch may be imported: with the module, and inside functions.
 TORCH_WITH_MODULE = ("rtgan.train.", "rtgan.generators.record", "rtgan.worker.dialects",
                      "rtgan.worker.frames", "rtgan.worker.lowering", "rtgan.worker.serve", "rtgan.bench.gtcrn",

@@ -1,7 +1,7 @@
 """What whole chains take of one core on a real JACK server, and what becomes of one beside hogs of others.
 
 The load is that of the audio thread, at the pace of a sound card and with a noisy voice at the input: with everything
-playing, with the denoisers doing half of their work, and with the denoisers left out.
+playing, with the denoisers doing half of their work, and with the denoisers left out. `watch` is the recogniser alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         with rigs.Rig() as rig:
-            for name in ("clean", "podcast", f"{SOME} x clean"):
+            for name in ("clean", "podcast", "watch", f"{SOME} x clean"):
                 rows += _told(loads(rig, name))
             rows += _told([beside(rig)])
     except rigs.Unavailable as problem:
@@ -85,7 +85,7 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def loads(rig: rigs.Rig, name: str, seconds: float = SECONDS) -> list[dict[str, Any]]:
-    """A chain's load with everything, less, and without its denoisers, so long each."""
+    """A chain's load with everything and, where it has denoisers, with less and without them, so long each."""
     with rigs.server(rig, PERIOD) as env:
         found = json.loads(_child(env, "play", str(rig.library), name, str(seconds)).splitlines()[-1])
     return [
@@ -95,7 +95,7 @@ def loads(rig: rigs.Rig, name: str, seconds: float = SECONDS) -> list[dict[str, 
 
 
 def play(library: str, name: str, seconds: str) -> None:
-    """In a process of its own: print what a chain takes at each of `LEVELS`."""
+    """In a process of its own: print what a chain takes at each of `LEVELS`, or at the first without denoisers."""
     from rtgan.host import Host
 
     host = Host(chain(name), input="system", output="system", shed=False)
@@ -106,7 +106,7 @@ def play(library: str, name: str, seconds: str) -> None:
     with host:
         if not host.wait_first_block():
             raise RtganError("the audio server does not call back")
-        for plays, level in LEVELS.items():
+        for plays, level in list(LEVELS.items())[: None if denoisers else 1]:
             for label in denoisers:
                 host.engine.step(host._graph, label, level)
             time.sleep(_SETTLE_S)

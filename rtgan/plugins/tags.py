@@ -123,7 +123,7 @@ class Tags(Plugin):
     """Tell what is sounding, and pass it on untouched.
 
     Readings are the probability of each of the model's labels, 0 to 1, and ``tag``: the place among them of the label
-    that is named now, -1 for none.
+    that is named now, -1 for none. They are about as many frames ago as the model's card names as look-ahead.
 
     Parameters
     ----------

@@ -32,6 +32,8 @@ RATE_HZ = spectra.RATE_HZ
 SECONDS = 6.0
 _RATES = (1600.0, 3000.0, 6000.0)
 _SHIFT = 0.06
+#: What the names of our systems begin with.
+OURS = "rtgan, "
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def ours(which: str | Path, bits_per_s: float) -> System:
         out = np.concatenate([decoder.push(bits.unpack(loaded, told, len(codes), stages), stages), decoder.end()])
         return out[decoder.DELAY :][: len(sound)], 8 * len(told)
 
-    return System(f"rtgan, {stages} stages", run)
+    return System(f"{OURS}{stages} stages", run)
 
 
 def opus(bits_per_s: int) -> System | None:

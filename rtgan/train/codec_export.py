@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..kernels import codec, entropy, spectra
 from .checkpoint import load_checkpoint
+from .codec_eval import OURS
 from .codec_loop import CodecConfig, parse_codec_config
 from .codec_net import CodecNet, Streaming
 from .export import TEST_VECTOR, course_card, save_model, traced
@@ -72,6 +73,20 @@ def tables_of(codes: list[NDArray[np.int64]], groups: NDArray[np.uint8], symbols
     return np.concatenate([_believed(comb), *(_believed(s) for s in stage)])
 
 
+def card_figures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of the figures that ``rtgan eval codec --json`` writes: those of the model, by its stages."""
+    try:
+        ours = {name.removeprefix(OURS): dict(row) for name, row in results.items() if name.startswith(OURS)}
+    except (AttributeError, TypeError, ValueError):
+        ours = {}
+    if not ours:
+        raise UsageError("The figures are not those of 'rtgan eval codec --json'.")
+    # What it takes depends on the machine.
+    return {"data": "held-out recordings"} | {
+        name: {figure: value for figure, value in row.items() if figure != "load"} for name, row in ours.items()
+    }
+
+
 def export_codec(
     run: Path,
     path: Path,
@@ -90,7 +105,8 @@ def export_codec(
     codes = [stretch.numpy().astype(np.int64) for stretch in content["codes"]]
     tables = tables_of(codes, groups, max(config.network.codes, spectra.COMBS + 1))
     inputs, outputs = spectra.ROW + config.network.latent, config.network.latent + spectra.ROW
-    card = course_card(content, config, run, name, description, metrics) | {
+    figures = card_figures(metrics) if metrics is not None else {}
+    card = course_card(content, config, run, name, description, figures) | {
         "sample_rate_hz": spectra.RATE_HZ,
         "hop_samples": spectra.PACKET,
         "latency_samples": codec.LATENCY,

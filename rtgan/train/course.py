@@ -272,10 +272,15 @@ class Course(ABC, Generic[Config]):
         return path
 
     def restore(self, start_from: Path | None = None) -> None:
-        """Go on where the run's checkpoint stopped, or begin with the weights of another run."""
+        """Go on where the run's checkpoint stopped, or begin with what fits of another run's weights."""
         content = load_checkpoint(start_from or self.out)
         given, own = content["config"], self.config.as_dict()
-        if given.get("task") != own["task"] or given.get("network") != own.get("network"):
+        if given.get("task") != own["task"]:
+            raise UsageError("The checkpoint is of another task.")
+        if start_from is not None:
+            self._take_over(content)
+            return
+        if given.get("network") != own.get("network"):
             raise UsageError("The checkpoint's network differs from the config's; choose another --out.")
         try:
             self.net.load_state_dict(content["net"])
@@ -284,12 +289,25 @@ class Course(ABC, Generic[Config]):
         except RuntimeError:
             raise UsageError("The checkpoint was trained on other data; choose another --out.") from None
         self.averaged = {name: value.clone() for name, value in content["ema"].items()}
-        if start_from is not None:
-            return
         self.optimiser.load_state_dict(content["optimiser"])
         if self.adversary is not None and content["adversary"] is not None:
             self.adversary.restore(content["adversary"])
         self.step, self.seconds, self.best = int(content["step"]), float(content["seconds"]), content["best"]
+
+    def _take_over(self, content: Mapping[str, Any]) -> None:
+        """Averaged weights of another run, where name and shape are those of ours."""
+
+        def fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {k: given[k] if k in given and given[k].shape == v.shape else v for k, v in own.items()}
+
+        own = self.net.state_dict()
+        taken = fitting(own, content["ema"])
+        if all(taken[name] is own[name] for name in own):
+            raise UsageError("The checkpoint has no weights of the config's shapes; leave --start-from out.")
+        self.net.load_state_dict(taken)
+        self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+        for name, module in self.beside.items():
+            module.load_state_dict(fitting(module.state_dict(), content["beside"].get(name, {})))
 
     def _look(self, diary: Diary) -> str:
         figures = self.develop()

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import RtganError, UsageError
+from . import mending_eval
 from .checkpoint import load_checkpoint
 from .data import Array, generated_corpus, load_corpus
 from .evaluate import pyplot_of, write_json
@@ -260,12 +261,32 @@ def write_audio(speech: Sequence[Array], systems: Sequence[System], folder: Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``rtgan eval repair`` that no other task has."""
     parser.add_argument("--plcmos", type=Path, metavar="FILE.onnx", help="repair: also score by this PLCMOS v2 model")
+    parser.add_argument("--offline", action="store_true", help="repair: measure what 'rtgan process' mends instead")
+
+
+def _eval_offline(args: argparse.Namespace) -> int:
+    if args.model or args.png or args.audio:
+        raise UsageError("--offline measures what is shipped, in figures alone; leave --model, --png and --audio out.")
+    plcmos = Plcmos(args.plcmos) if args.plcmos is not None else None
+    pieces = {
+        "speech": speech_of(args.data, args.cache, args.count, args.seed),
+        "music": mending_eval.music_of(args.data, args.cache, args.count, args.seed),
+    }
+    results = mending_eval.measure(pieces, plcmos)
+    for damage, rows in results.items():
+        print(f"{damage}\n\n{mending_eval.table(rows)}\n")
+    if args.json is not None:
+        content = {damage: {" / ".join(key): row for key, row in rows.items()} for damage, rows in results.items()}
+        write_json(content, args.json)
+    return 0
 
 
 def eval_command(args: argparse.Namespace) -> int:
     """``rtgan eval repair``."""
     if args.count < 1:
         raise UsageError(f"--count is {args.count} but must be at least 1.")
+    if args.offline:
+        return _eval_offline(args)
     shipped = sorted((Path(__file__).parents[1] / "weights").glob("*.ts"))
     paths = args.model or [path for path in shipped if read_model(path)[1].get("task") == TASK]
     systems = [System("zeros", 0.0, zeros), System("repeat and fade", 0.0, repeats)]

@@ -82,6 +82,8 @@ class TagDataSettings:
         Length of a scene.
     layers : list of float
         Chances of one, two and three sounds at a time.
+    turns : float
+        Share of scenes in the midst of which another one begins.
     """
 
     test_fold: int = 4
@@ -91,12 +93,15 @@ class TagDataSettings:
     calibrate: list[str] = field(default_factory=list)
     seconds: float = 2.5
     layers: list[float] = field(default_factory=lambda: [0.75, 0.2, 0.05])
+    turns: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.calibrate_share + self.test_share < 1 or min(self.calibrate_share, self.test_share) < 0:
             raise UsageError("data: calibrate_share and test_share must be at least 0 and less than 1 together.")
         if not 1 <= self.seconds <= 30 or len(self.layers) != 3 or min(self.layers) < 0 or sum(self.layers) <= 0:
             raise UsageError("data: seconds must lie in 1..30 and layers be three chances.")
+        if not 0 <= self.turns <= 1:
+            raise UsageError("data: turns must lie in 0..1.")
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,9 @@ def _kind(item: Mapping[str, Any], label: str) -> str | None:
         label = _ALIASES.get(label.lower(), label.lower())
         if label in ENVIRONMENT:
             return label
-        return next((kind for word, kind in _NAMED.items() if word in name), "noise")
+        # Whole words: a train is no rain.
+        words = set(re.findall("[a-z]+", name))
+        return next((kind for word, kind in _NAMED.items() if word in words), "noise")
     if item["role"] == "speech":
         return "singing" if top.startswith("singing") else "speech"
     if item["role"] == "music":
@@ -207,10 +214,11 @@ class TagCorpus:
         pool, chance = self._pools[side, kind]
         return pool[int(rng.choice(len(pool), p=chance))]
 
-    def decibels(self, clip: TagClip, speed: int | None = None) -> Array:
+    def decibels(self, clip: TagClip, speed: int | None = None, within: slice = slice(None)) -> Array:
         """Frames ``(frames, MELS)`` of a clip in dB, at its own speed or another."""
         k = len(clip.starts) // 2 if speed is None else speed
-        return self._decibels[clip.starts[k] : clip.starts[k] + clip.frames[k]].astype(np.float32)
+        whole = self._decibels[clip.starts[k] : clip.starts[k] + clip.frames[k]]
+        return whole[within].astype(np.float32)
 
     def sources(self) -> list[dict[str, Any]]:
         """Name, licence, kinds and hours of what training sees; for the card."""
@@ -306,15 +314,29 @@ def _build(data: Path, listed: list[dict[str, Any]], target: Path, progress: boo
 
 @dataclass(frozen=True)
 class Scene:
-    """Frames ``(frames, MELS)`` in dB, and for each and every label 1, 0, or -1 where nobody can tell."""
+    """A moment of sound.
+
+    Attributes
+    ----------
+    decibels : ndarray of float32, (frames, MELS)
+    labels : ndarray of int8, (frames, labels)
+        1, 0, or -1 where nobody can tell.
+    loudest : ndarray of int8, (frames,)
+        Which of `GROUPS` is heard above the others by `LEAD_DB`; -1 for none.
+    """
 
     decibels: Array
     labels: NDArray[np.int8]
+    loudest: NDArray[np.int8]
 
 
-_CHANCES = {"speech": 0.12, "singing": 0.07, "music": 0.11, "instrument": 0.08, "noise": 0.08, "environment": 0.54}
+GROUPS = ("speech", "singing", "music", "noise")
+_GROUP_OF = {"instrument": "music", **dict.fromkeys(ENVIRONMENT, "noise")}
+LEAD_DB, HOLD_S = 3.0, 0.3
+"""By how much a sound must lead to be the one that is heard, and for how long it does so after it was that loud."""
+_CHANCES = {"speech": 0.15, "singing": 0.05, "music": 0.15, "instrument": 0.07, "noise": 0.17, "environment": 0.41}
 _LOUD_DB = {"speech": 32.0, "singing": 32.0, "music": 35.0, "instrument": 35.0, "noise": 35.0}
-_HOLD, _DOUBT = 15, 60
+_HOLD, _DOUBT = round(HOLD_S / HOP_S), 60
 """Frames behind a sound's end during which it still counts as sounding, and during which nobody can tell."""
 
 
@@ -371,11 +393,14 @@ class TagMixer:
         else:
             pool = [c for c in self.corpus.pool(self.side, kind) if c.group == group]
             clip = pool[int(rng.integers(len(pool)))]
+        return self._power(rng, clip)
+
+    def _power(self, rng: np.random.Generator, clip: TagClip) -> Array:
         speed = int(rng.integers(len(clip.starts))) if self.side == "train" else None
-        decibels = self.corpus.decibels(clip, speed)
-        if len(decibels) > 2 * self.frames:
-            start = int(rng.integers(len(decibels) - self.frames))
-            decibels = decibels[start : start + self.frames]
+        frames = clip.frames[len(clip.frames) // 2 if speed is None else speed]
+        start = int(rng.integers(frames - self.frames)) if frames > 2 * self.frames else 0
+        within = slice(start, start + self.frames) if frames > 2 * self.frames else slice(None)
+        decibels = self.corpus.decibels(clip, speed, within)
         return np.asarray(np.power(np.float32(10), decibels * np.float32(0.1)), np.float32)
 
     def _looped(self, rng: np.random.Generator, power: Array) -> Array:
@@ -397,36 +422,91 @@ class TagMixer:
         return out
 
     def _music(self, rng: np.random.Generator) -> Array:
+        """Some of: phrases of instruments, a piece, a beat of single hits, a synthesiser."""
         pieces = self.corpus.pool(self.side, "music")
-        phrases = int(rng.integers(2, 5)) if not pieces or rng.random() < 0.5 else 0
-        if "instrument" not in self.corpus.kinds(self.side):
-            phrases = 0
+        playable = "instrument" in self.corpus.kinds(self.side)
+        chances = np.array([0.45 * playable, 0.4 * bool(pieces), 0.35, 0.3])
+        there = rng.random(4) < chances
+        if not there.any():
+            there[int(rng.choice(4, p=chances / chances.sum()))] = True
+        parts = []
+        if there[0]:
+            parts += [self._phrase(rng, "instrument") for _ in range(int(rng.integers(2, 5)))]
+        if there[1]:
+            part = self._clip(rng, "music")
+            # A short one is a hit here and there.
+            if len(part) < 25:
+                part = np.concatenate((part, np.full((int(rng.integers(4, 30)), MELS), 1e-10, np.float32)))
+            parts.append(self._looped(rng, part))
+        if there[2]:
+            hits = [c for c in pieces if max(c.frames) < 60]
+            chosen = [hits[int(k)] for k in rng.integers(0, len(hits), 3)] if hits and rng.random() < 0.7 else []
+            kit = [np.power(np.float32(10), self.corpus.decibels(c) * np.float32(0.1)) for c in chosen]
+            parts.append(beat(rng, self.frames, kit or [struck(rng) for _ in range(3)]))
+        if there[3]:
+            parts.append(synthesised(rng, self.frames))
         out = np.full((self.frames, MELS), 1e-10, np.float32)
-        for _ in range(phrases):
-            phrase = self._phrase(rng, "instrument")
-            out += phrase / max(float(phrase.mean()), 1e-12) * np.float32(10 ** rng.uniform(-0.8, 0))
-        if pieces and (not phrases or rng.random() < 0.4):
-            for _ in range(int(rng.integers(1, 3))):
-                part = self._clip(rng, "music")
-                # A short one is a beat, or a hit here and there.
-                if len(part) < 25:
-                    part = np.concatenate((part, np.full((int(rng.integers(4, 30)), MELS), 1e-10, np.float32)))
-                part = self._looped(rng, part)
-                out += part / max(float(part.mean()), 1e-12) * np.float32(10 ** rng.uniform(-0.6, 0))
+        for part in parts:
+            out += part / max(float(part.mean()), 1e-12) * np.float32(10 ** rng.uniform(-0.8, 0))
         return out
 
-    def _sound(self, rng: np.random.Generator, kind: str) -> Array:
+    def _noise(self, rng: np.random.Generator) -> tuple[Array, set[str]]:
+        """A recording, or, in training, also one backwards, what is like it on average, a machine, knocks; or two.
+
+        With it what may be in it besides.
+        """
+        out = np.full((self.frames, MELS), 1e-10, np.float32)
+        unsure: set[str] = set()
+        train = self.side == "train"
+        for _ in range(2 if train and rng.random() < 0.3 else 1):
+            way = rng.random() if train else 0.0
+            if way < 0.65:
+                clip = self.corpus.draw(rng, self.side, "noise")
+                part = self._power(rng, clip)
+                if way < 0.55:
+                    unsure |= set(clip.unsure)
+                    part = self._looped(rng, part)[:: -1 if train and rng.random() < 0.15 else 1]
+                else:
+                    part = hiss(rng, self.frames, part.mean(0))
+            elif way < 0.85:
+                part = machine(rng, self.frames)
+            else:
+                part = knocks(rng, self.frames)
+            out += part / max(float(part.mean()), 1e-12) * np.float32(10 ** rng.uniform(-1, 0))
+        return out, unsure
+
+    def _sound(self, rng: np.random.Generator, kind: str) -> tuple[Array, set[str]]:
+        """A kind of sound, and what may be in it besides."""
+        if kind == "noise":
+            return self._noise(rng)
         if kind == "music":
-            return self._music(rng)
-        if kind == "singing" and self.side != "test":
-            return _sung(rng, self._clip(rng, "speech"), self.frames)
-        if kind in ("instrument", "singing"):
-            return self._phrase(rng, kind)
-        return self._looped(rng, self._clip(rng, kind))
+            sound = self._music(rng)
+        elif kind == "singing" and self.side != "test":
+            sound = _sung(rng, self._clip(rng, "speech"), self.frames)
+        elif kind in ("instrument", "singing"):
+            sound = self._phrase(rng, kind)
+        else:
+            sound = self._looped(rng, self._clip(rng, kind))
+        return sound, set()
 
     def __call__(self, number: int) -> Scene:
         """One scene."""
         rng = np.random.default_rng((self.seed, number))
+        one = self._any(rng)
+        if rng.random() >= self.settings.turns:
+            return one
+        other, cut = self._any(rng), int(rng.uniform(0.2, 0.8) * self.frames)
+        labels = np.concatenate((one.labels[:cut], other.labels[cut:]))
+        # A frame hears the moment before, too.
+        both = slice(cut, cut + 2)
+        labels[both] = np.where(one.labels[both] == other.labels[both], labels[both], -1)
+        return Scene(
+            np.concatenate((one.decibels[:cut], other.decibels[cut:])),
+            labels,
+            np.concatenate((one.loudest[:cut], other.loudest[cut:])),
+        )
+
+    def _any(self, rng: np.random.Generator) -> Scene:
         shares = np.array(self.settings.layers) / sum(self.settings.layers)
         names, chances = list(self._kinds), np.array(list(self._kinds.values()))
         count = min(1 + int(rng.choice(3, p=shares)), len(names))
@@ -438,9 +518,9 @@ class TagMixer:
         frames = self.frames
         labels = np.zeros((frames, len(LABELS)), np.int8)
         total = np.zeros((frames, MELS), np.float32)
-        parts: list[tuple[str, Array, NDArray[np.int8]]] = []
+        parts: list[tuple[str, set[str], Array, NDArray[np.int8]]] = []
         for place, kind in enumerate(kinds):
-            sound = self._sound(rng, kind)
+            sound, unsure = self._sound(rng, kind)
             sounds = sounding(sound, _LOUD_DB.get(kind, 25.0))
             cover = np.ones(frames, bool)
             if rng.random() < 0.4:
@@ -456,7 +536,7 @@ class TagMixer:
             for end in ended:
                 sounds[end + 1 : end + 1 + _HOLD] = -1
             total += sound
-            parts.append((kind, sound, sounds))
+            parts.append((kind, unsure, sound, sounds))
         if rng.random() < 0.2:
             total = _smeared(rng, total)
         total = total * _colour(rng)
@@ -471,7 +551,7 @@ class TagMixer:
         hiss = 10 ** (floor_db / 10 + tilt) / MELS * rng.gamma(6.0, 1 / 6.0, (frames, MELS))
         total = total + hiss.astype(np.float32)
         level = _level(total)
-        self._mark(labels, parts, level, 10 ** (gain_db / 10) / max(peak, 1e-12))
+        loudest = self._mark(labels, parts, level, 10 ** (gain_db / 10) / max(peak, 1e-12))
         decibels = 10 * np.log10(total + np.float32(10 ** (FLOOR_DB / 10)))
         if self.side == "train":
             for _ in range(int(rng.integers(0, 3))):
@@ -479,18 +559,21 @@ class TagMixer:
                 decibels[:, low : low + int(rng.integers(2, 10))] = decibels.min()
             if rng.random() < 0.3:
                 decibels += rng.normal(0, 1.5, decibels.shape)
-        return Scene(decibels.astype(np.float32), labels)
+        return Scene(decibels.astype(np.float32), labels, loudest)
 
     def _mark(
-        self, labels: NDArray[np.int8], parts: Sequence[tuple[str, Array, NDArray[np.int8]]],
+        self, labels: NDArray[np.int8], parts: Sequence[tuple[str, set[str], Array, NDArray[np.int8]]],
         level: NDArray[np.float64], scale: float,
-    ) -> None:  # fmt: skip
-        """What sounds in each frame, by the parts before they were coloured."""
+    ) -> NDArray[np.int8]:  # fmt: skip
+        """What sounds in each frame, by the parts before they were coloured; returns the loudest."""
         lines = np.zeros(len(level), np.int64)
-        for kind, sound, sounds in parts:
+        levels = np.full((len(GROUPS), len(level)), -200.0)
+        for kind, unsure, sound, sounds in parts:
             seen = sounds.copy()
             share = _level(sound * np.float32(scale)) - level
             held = np.max([np.roll(share, k) for k in range(_HOLD)], axis=0)
+            group = GROUPS.index(_GROUP_OF.get(kind, kind))
+            levels[group] = np.maximum(levels[group], np.where(sounds == 1, held, -200.0))
             # Drowned by others: neither there nor not.
             seen[(seen == 1) & (held < -12)] = -1
             names = {kind}
@@ -503,6 +586,9 @@ class TagMixer:
             for name in names:
                 column = labels[:, _INDEX[name]]
                 column[:] = np.where((column == 1) | (seen == 1), 1, np.where((column == -1) | (seen == -1), -1, 0))
+            for name in unsure:
+                column = labels[:, _INDEX[name]]
+                column[(column == 0) & (seen != 0)] = -1
         column = labels[:, _INDEX["instrument"]]
         column[lines > 1] = -1
         loudest = np.max([np.roll(level, k) for k in range(5)], axis=0)
@@ -511,6 +597,9 @@ class TagMixer:
         others = labels[:, 1:]
         others[quiet] = np.where(others[quiet] == 1, -1, others[quiet])
         labels[:, 0] = silence
+        order = np.sort(levels, 0)
+        clear = (order[-1] > -150) & (order[-1] - order[-2] >= LEAD_DB) & ~quiet
+        return np.where(clear, levels.argmax(0), -1).astype(np.int8)
 
 
 def _lines() -> Array:
@@ -564,6 +653,113 @@ def _sung(rng: np.random.Generator, speech: Array, frames: int) -> Array:
         breath = 10 ** (envelope / 10) * 10 ** rng.uniform(-3.5, -1.5)
         out[at : at + length] += ((sung + breath) * (rise**2)[:, None]).astype(np.float32)
         at += length + int(rng.choice([0, 0, 0, 4, 15, 40]))
+    return out
+
+
+def hiss(rng: np.random.Generator, frames: int, colour: Array) -> Array:
+    """Noise of a colour ``(MELS,)``, which may swell and sink."""
+    freedom = np.maximum(1.0, 0.6 * mel_bank().sum(0))
+    fluctuating = rng.gamma(freedom, 1 / freedom, (frames, MELS))
+    slow = np.cumsum(rng.normal(0, rng.choice([0.0, 0.05, 0.3]), frames))
+    swell = np.power(10.0, np.clip(slow - slow.mean(), -15, 15) / 10)
+    return np.asarray(fluctuating * swell[:, None] * colour, np.float32)
+
+
+def _any_colour(rng: np.random.Generator) -> Array:
+    points = rng.normal(0, 8, 6) - rng.uniform(0, 50) * np.linspace(0, 1, 6)
+    return np.asarray(10 ** (np.interp(np.linspace(0, 5, MELS), np.arange(6), points) / 10), np.float32)
+
+
+def machine(rng: np.random.Generator, frames: int) -> Array:
+    """Mains, a fan, a motor: lines that stay where they are or drift, over noise."""
+    base = 10 ** rng.uniform(1.6, 2.7)
+    harmonics = np.arange(1, min(int(7500 / base), int(rng.integers(1, 40))) + 1)
+    wander = np.cumsum(rng.normal(0, rng.choice([0.0, 0.001, 0.005]), frames))
+    pitch = base * np.exp(wander - wander[0])
+    strength = 10 ** ((rng.normal(0, 6, len(harmonics)) - rng.uniform(0, 2) * harmonics) / 10)
+    hertz = pitch[:, None] * harmonics
+    lines = np.einsum("p,tpm->tm", strength, _LINES[np.where(hertz < 7600, hertz / 2.5, 0).astype(np.int64)])
+    bed = hiss(rng, frames, _any_colour(rng))
+    out = 10 ** rng.uniform(-1.5, 2.5) * lines / max(float(lines.mean()), 1e-12) + bed / max(float(bed.mean()), 1e-12)
+    if rng.random() < 0.3:
+        # Behind a wall.
+        out[:, int(rng.integers(8, 32)) :] *= 10 ** rng.uniform(-4.5, -1.5)
+    return np.asarray(out, np.float32)
+
+
+def struck(rng: np.random.Generator) -> Array:
+    """A knock, a click, a drum: noise and lines that die away within half a second."""
+    frames = 24
+    decay = np.exp(-np.arange(frames) / 10 ** rng.uniform(-0.4, 1.0))[:, None]
+    out = hiss(rng, frames, _any_colour(rng)) * decay
+    out /= max(float(out.sum()), 1e-12)
+    for _ in range(int(rng.integers(0, 4))):
+        hertz = 10 ** rng.uniform(1.7, 3.7) * np.ones(frames)
+        ring = np.exp(-np.arange(frames) / 10 ** rng.uniform(0, 1))[:, None] * _LINES[(hertz / 2.5).astype(np.int64)]
+        out += ring / ring.sum() * 10 ** rng.uniform(-1, 0.7)
+    return np.asarray(out, np.float32)
+
+
+def knocks(rng: np.random.Generator, frames: int) -> Array:
+    """Steps, keys, dishes: strokes of one make at no beat over faint noise."""
+    out = hiss(rng, frames, _any_colour(rng))
+    out /= max(float(out.mean()), 1e-12) * 10 ** rng.uniform(1.5, 4)
+    makes = [struck(rng) for _ in range(int(rng.integers(1, 4)))]
+    at, pace = int(rng.integers(0, 15)), 10 ** rng.uniform(0.6, 1.7)
+    while at < frames:
+        stroke = makes[int(rng.integers(len(makes)))][: frames - at]
+        out[at : at + len(stroke)] += stroke / max(float(stroke.mean()), 1e-12) * np.float32(10 ** rng.uniform(-1, 0))
+        at += max(2, int(rng.exponential(pace)))
+    return np.asarray(out, np.float32)
+
+
+def beat(rng: np.random.Generator, frames: int, kit: Sequence[Array]) -> Array:
+    """A pattern of sixteenths, over and over."""
+    out = np.full((frames, MELS), 1e-10, np.float32)
+    sixteenth = 60 / rng.uniform(70, 180) / 4 / HOP_S
+    for place, hit in enumerate(kit):
+        dense = rng.uniform(0.1, 0.6)
+        pattern = rng.random(16) < dense
+        pattern[(4 * place) % 16] = True
+        loudness = 10 ** (rng.uniform(-0.6, 0, 16) + rng.uniform(-0.6, 0)) / max(float(hit.sum()), 1e-12)
+        for k in range(int(frames / sixteenth) + 1):
+            at = int(k * sixteenth)
+            if pattern[k % 16] and at < frames:
+                part = hit[: frames - at]
+                out[at : at + len(part)] += part * np.float32(loudness[k % 16])
+    return out
+
+
+def synthesised(rng: np.random.Generator, frames: int) -> Array:
+    """Chords and melodies of tones that no instrument of the recordings has."""
+    out = np.full((frames, MELS), 1e-10, np.float32)
+    scale = np.array([[0, 2, 4, 5, 7, 9, 11], [0, 2, 3, 5, 7, 8, 10], [0, 3, 5, 7, 10, 12, 15]][int(rng.integers(3))])
+    root = int(rng.integers(36, 60))
+    for _ in range(int(rng.integers(1, 4))):
+        partials = np.arange(1, int(rng.integers(3, 30)))
+        if rng.random() < 0.3:
+            partials = partials[::2]
+        stretch = 1 + (rng.random() < 0.2) * rng.uniform(0, 0.02) * partials
+        strength = 10 ** (rng.normal(0, rng.uniform(0, 5), len(partials)) / 10) / partials ** rng.uniform(0.5, 3)
+        attack, fall = rng.choice([0.5, 2, 10]), 10 ** rng.uniform(0.7, 2.3)
+        chord = int(rng.integers(1, 4))
+        step = max(3, int(60 / rng.uniform(70, 180) / HOP_S * float(rng.choice([0.25, 0.5, 1, 2, 4]))))
+        octave, vibrato = 12 * int(rng.integers(0, 3)), rng.uniform(0, 0.4) * (rng.random() < 0.3)
+        loud = 10 ** rng.uniform(-0.6, 0)
+        for at in range(int(rng.integers(0, step)), frames, step):
+            if rng.random() < 0.12:
+                continue
+            length = min(int(step * rng.uniform(0.6, 1.6)), frames - at)
+            t = np.arange(length)
+            envelope = np.minimum(1, (t + 1) / attack) * np.exp(-t / fall) * np.minimum(1, (length - t) / 2)
+            degree = int(rng.integers(len(scale)))
+            for voice in range(chord):
+                pitch = root + octave + scale[(degree + 2 * voice) % len(scale)]
+                swing = vibrato * np.sin(2 * np.pi * 5.5 * HOP_S * t)
+                hertz = 440 * 2 ** ((pitch + swing - 69) / 12)[:, None] * partials * stretch
+                bands = _LINES[np.where(hertz < 7600, hertz / 2.5, 0).astype(np.int64)]
+                tone = np.einsum("tp,tpm->tm", np.where(hertz < 7600, strength, 0), bands)
+                out[at : at + length] += (tone * (envelope**2)[:, None] * loud).astype(np.float32)
     return out
 
 

@@ -46,6 +46,8 @@ def export_tags(
     macs = BINS * MELS + sum(
         m.weight.numel() for m in (module.gather, module.judge, module.out)
     )  # fmt: skip
+    if net.memory is not None:
+        macs += sum(p.numel() for name, p in net.memory.named_parameters() if name.startswith("weight"))
     bands = MELS
     for filter in module.filters:
         assert isinstance(filter, torch.nn.Conv2d)
@@ -56,7 +58,7 @@ def export_tags(
         "n_fft": _N_FFT,
         "hop_samples": _HOP,
         "synthesis_samples": _HOP,
-        "lookahead_frames": 0,
+        "lookahead_frames": config.delay_frames,
         "state_size": module.state_size,
         "labels": [content["labels"][k] for k in told],
         "parameters": count_parameters(net),
@@ -81,7 +83,7 @@ def card_figures(results: Mapping[str, Any]) -> dict[str, float]:
     try:
         three = figures["speech_music_noise"]
         found = {
-            "speech_music_noise_accuracy": three["accuracy_settled"],
+            "speech_music_noise_accuracy": three["accuracy"],
             "calibration_error": figures["calibration_error"],
         }
         return found | ({"clips_accuracy": figures["clips"]["accuracy"]} if figures["clips"] else {})

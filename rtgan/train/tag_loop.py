@@ -14,7 +14,18 @@ from torch.nn import functional
 from ..errors import UsageError
 from .config import read_yaml
 from .course import Course, CourseConfig, Lesson, parse_course
-from .tag_data import ENVIRONMENT, LABELS, RATE_HZ, Scene, TagCorpus, TagDataSettings, TagMixer, load_tag_corpus
+from .tag_data import (
+    ENVIRONMENT,
+    GROUPS,
+    HOP_S,
+    LABELS,
+    RATE_HZ,
+    Scene,
+    TagCorpus,
+    TagDataSettings,
+    TagMixer,
+    load_tag_corpus,
+)
 from .tags import TagNet, TagSettings
 
 TASK = "tags"
@@ -27,7 +38,8 @@ class TagConfig(CourseConfig):
     """A training run of `TagNet`, as in YAML.
 
     ``batch`` counts scenes; ``which_weight`` is that of telling kinds of sound from each other beside telling each from
-    everything else. ``tell`` names the labels that the exported net tells; it learns all, so that it takes none of them
+    everything else. What the net says is about ``delay_ms`` ago, so that it has heard a sound begin or end before it
+    must judge. ``tell`` names the labels that the exported net tells; it learns all, so that it takes none of them
     for another.
     """
 
@@ -35,6 +47,7 @@ class TagConfig(CourseConfig):
 
     batch: int = 32
     which_weight: float = 0.5
+    delay_ms: float = 0.0
     tell: list[str] = field(default_factory=lambda: list(LABELS))
     network: TagSettings = field(default_factory=TagSettings)
     data: TagDataSettings = field(default_factory=TagDataSettings)
@@ -43,10 +56,17 @@ class TagConfig(CourseConfig):
         super().__post_init__()
         if self.batch < 2 or self.which_weight < 0:
             raise UsageError("batch must be at least 2, which_weight at least 0.")
+        if not 0 <= self.delay_ms <= 500 or self.delay_ms % 100:
+            raise UsageError("delay_ms must be a whole number of 100 ms from 0 to 500.")
         if not self.tell or len(set(self.tell)) != len(self.tell) or not set(self.tell) <= set(LABELS):
             raise UsageError(f"tell must name different labels of {', '.join(LABELS)}.")
         if self.losses or self.adversary is not None:
             raise UsageError("a recogniser is taught by labels: leave losses and adversary out.")
+
+    @property
+    def delay_frames(self) -> int:
+        """`delay_ms` in frames of the net."""
+        return round(self.delay_ms / 1000 / HOP_S)
 
 
 def parse_tag_config(values: Any, where: str) -> TagConfig:
@@ -59,11 +79,12 @@ def load_tag_config(path: Path) -> TagConfig:
     return parse_tag_config(read_yaml(path), str(path))
 
 
-def stacked(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
-    """Scenes as ``(batch, frames, MELS)`` and labels ``(batch, frames, labels)``."""
+def stacked(scenes: list[Scene]) -> tuple[Tensor, Tensor, Tensor]:
+    """Scenes as ``(batch, frames, MELS)``, labels ``(batch, frames, labels)`` and the loudest ``(batch, frames)``."""
     return (
         torch.from_numpy(np.stack([s.decibels for s in scenes])),
         torch.from_numpy(np.stack([s.labels for s in scenes])).float(),
+        torch.from_numpy(np.stack([s.loudest for s in scenes])).long(),
     )
 
 
@@ -74,24 +95,24 @@ def tag_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return (each * known).sum() / known.sum().clamp_min(1)
 
 
-#: Labels of which at most one is mostly true.
-_GROUPS = tuple(
-    [LABELS.index(name) for name in names] for names in (ENVIRONMENT, ("speech", "singing", "music", "noise"))
-)
+_ENVIRONMENT = [LABELS.index(name) for name in ENVIRONMENT]
+_GROUPS = [LABELS.index(name) for name in GROUPS]
 
 
-def which_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of which one of a group it is, where one is and the others are not."""
+def which_loss(logits: Tensor, labels: Tensor, loudest: Tensor) -> Tensor:
+    """Mean cross entropy of which kind of noise it is, where it is one alone, and of which of `GROUPS` is loudest."""
     found = []
-    for group in _GROUPS:
-        given, wanted = logits[..., group], labels[..., group]
-        one = ((wanted == 1).sum(-1) == 1) & ((wanted == 0).sum(-1) == len(group) - 1)
-        if one.any():
-            found.append(functional.cross_entropy(given[one], wanted[one].argmax(-1)))
+    given, wanted = logits[..., _ENVIRONMENT], labels[..., _ENVIRONMENT]
+    one = ((wanted == 1).sum(-1) == 1) & ((wanted == 0).sum(-1) == len(_ENVIRONMENT) - 1)
+    if one.any():
+        found.append(functional.cross_entropy(given[one], wanted[one].argmax(-1)))
+    clear = loudest >= 0
+    if clear.any():
+        found.append(functional.cross_entropy(logits[..., _GROUPS][clear], loudest[clear]))
     return torch.stack(found).mean() if found else logits.sum() * 0
 
 
-def calibration(net: TagNet, mixer: TagMixer, scenes: int = _SCENES) -> list[list[float]]:
+def calibration(net: TagNet, mixer: TagMixer, scenes: int = _SCENES, delay_frames: int = 0) -> list[list[float]]:
     """Scale and shift of every label's logit by which its probability comes true (Platt, 1999).
 
     By recordings that are neither trained on nor tested by. The kinds of noise have few of these and share one pair.
@@ -99,10 +120,10 @@ def calibration(net: TagNet, mixer: TagMixer, scenes: int = _SCENES) -> list[lis
     logits, labels = [], []
     with torch.no_grad():
         for first in range(0, scenes, 16):
-            x, y = stacked([mixer(k) for k in range(first, first + 16)])
+            x, y, _ = stacked([mixer(k) for k in range(first, first + 16)])
             # Neighbours say the same: every fifth frame is enough.
-            logits.append(net(x)[:, 25::5].reshape(-1, len(LABELS)))
-            labels.append(y[:, 25::5].reshape(-1, len(LABELS)))
+            logits.append(net(x)[:, 25 + delay_frames :: 5].reshape(-1, len(LABELS)))
+            labels.append(y[:, 25 : y.shape[1] - delay_frames : 5].reshape(-1, len(LABELS)))
     given, wanted = torch.cat(logits), torch.cat(labels)
     shared = LABELS.index(ENVIRONMENT[0])
     place = torch.tensor([shared if name in ENVIRONMENT else k for k, name in enumerate(LABELS)])
@@ -144,15 +165,18 @@ class TagCourse(Course[TagConfig]):
         """The next scenes."""
         torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
         batch = self.config.batch
-        x, y = stacked([self.mixer(self.step * batch + k) for k in range(batch)])
-        logits = self.net(x)
+        x, labels, loudest = stacked([self.mixer(self.step * batch + k) for k in range(batch)])
+        delay = self.config.delay_frames
+        logits = self.net(x)[:, delay:]
+        labels, loudest = (y[:, : y.shape[1] - delay] for y in (labels, loudest))
         weights = {"tags": 1.0, "which": self.config.which_weight}
-        return Lesson({"tags": tag_loss(logits, y), "which": which_loss(logits, y)}, weights)
+        return Lesson({"tags": tag_loss(logits, labels), "which": which_loss(logits, labels, loudest)}, weights)
 
     def facts(self) -> dict[str, Any]:
         """Sources and hours, and the calibration of the averaged net."""
         with self.as_averaged() as net:
-            scales = calibration(net, TagMixer(self.corpus, "calibrate", self.config.data, _SERIES))
+            mixer = TagMixer(self.corpus, "calibrate", self.config.data, _SERIES)
+            scales = calibration(net, mixer, _SCENES, self.config.delay_frames)
         return {
             "labels": list(LABELS),
             "calibration": scales,

@@ -1,8 +1,9 @@
 """The recogniser: which of some kinds of sound are heard now, each for itself.
 
 Small causal convolutions over mel bands and time; what they find is averaged over the last moments, over about a
-second and over some seconds, and a perceptron judges by all three. Such averages forget at a fixed pace and have little
-to learn by heart, where recordings are few.
+second and over some seconds. Such averages have little to learn by heart, where recordings are few, but forget at a
+fixed pace; a small recurrent layer beside them notices that one sound has given way to another. A perceptron judges
+by all of these.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class TagSettings:
         What is averaged, and width of the perceptron.
     memory_s : list of float
         Time constants of the averages.
+    recall : int
+        Units of a recurrent layer beside the averages, which can forget at once; 0 for none.
     dropout : float
         Share of averages hidden in training.
     """
@@ -49,6 +52,7 @@ class TagSettings:
     features: int = 96
     hidden: int = 96
     memory_s: list[float] = field(default_factory=lambda: [0.1, 0.6, 2.5])
+    recall: int = 0
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -57,8 +61,10 @@ class TagSettings:
             raise UsageError("network: channels, strides and dilations must be lists of one length, from 1 to 5.")
         if min(min(values) for values in lists) < 1 or MELS % math.prod(self.strides):
             raise UsageError(f"network: channels and dilations must be above 0, and strides divide {MELS} bands.")
-        if min(self.features, self.hidden) < 1 or not 0 <= self.dropout < 1:
-            raise UsageError("network: features and hidden must be above 0, dropout at least 0 and less than 1.")
+        if min(self.features, self.hidden) < 1 or self.recall < 0 or not 0 <= self.dropout < 1:
+            raise UsageError(
+                "network: features and hidden must be above 0, recall at least 0, dropout at least 0 and less than 1."
+            )
         if not self.memory_s or min(self.memory_s) < HOP_S:
             raise UsageError(f"network: memory_s must name time constants from {HOP_S:g} s.")
 
@@ -92,7 +98,8 @@ class TagNet(nn.Module):
         )
         self.flat = settings.channels[-1] * (MELS // math.prod(settings.strides))
         self.gather = nn.Linear(self.flat, settings.features)
-        self.judge = nn.Linear(settings.features * len(settings.memory_s), settings.hidden)
+        self.memory = nn.GRU(settings.features, settings.recall, batch_first=True) if settings.recall else None
+        self.judge = nn.Linear(settings.features * len(settings.memory_s) + settings.recall, settings.hidden)
         self.out = nn.Linear(settings.hidden, labels)
 
     def forward(self, decibels: Tensor) -> Tensor:
@@ -104,7 +111,8 @@ class TagNet(nn.Module):
             fill = (FLOOR_DB - _CENTRE_DB) / _SPREAD_DB if stage is self.stages[0] else 0.0
             x = stage(functional.pad(x, (0, 0, stage.context, 0), value=fill))
         x = torch.relu(self.gather(x.permute(0, 2, 1, 3).flatten(2)))
-        averages = torch.cat([averaged(x, seconds) for seconds in self.settings.memory_s], 2)
+        recalled = [] if self.memory is None else [self.memory(x)[0]]
+        averages = torch.cat([averaged(x, seconds) for seconds in self.settings.memory_s] + recalled, 2)
         averages = functional.dropout(averages, self.settings.dropout, self.training)
         logits: Tensor = self.out(torch.relu(self.judge(averages)))
         return logits
@@ -150,7 +158,7 @@ class Listening(nn.Module):
             self.filters.append(nn.utils.fusion.fuse_conv_bn_eval(stage.filter, stage.norm))
             self.contexts.append((inputs, stage.context, bands))
             inputs, bands = stage.filter.out_channels, bands // stage.filter.stride[1]
-        self.gather, self.judge = net.gather, net.judge
+        self.gather, self.judge, self.memory, self.recall = net.gather, net.judge, net.memory, settings.recall
         kept = list(told)
         scale, shift = torch.tensor(calibration)[kept].T
         self.out = nn.Linear(settings.hidden, len(kept))
@@ -159,7 +167,8 @@ class Listening(nn.Module):
             self.out.bias.copy_(net.out.bias[kept] * scale + shift)
         self.features = settings.features
         self.keep = [math.exp(-HOP_S / seconds) for seconds in settings.memory_s]
-        self.state_size = sum(math.prod(c) for c in self.contexts) + len(self.keep) * (self.features + 1)
+        averages = len(self.keep) * (self.features + 1)
+        self.state_size = sum(math.prod(c) for c in self.contexts) + averages + self.recall
 
     def forward(self, spectrum: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """``(1, 2, bins)`` and ``(1, state_size)``, zeros at the start, to ``(1, labels)`` and the next state."""
@@ -185,5 +194,9 @@ class Listening(nn.Module):
             at += self.features + 1
             kept += [total, weight]
             averages.append(total / weight)
+        if self.memory is not None:
+            recalled = self.memory(x[None], state[:, at : at + self.recall][None])[0][0]
+            kept.append(recalled)
+            averages.append(recalled)
         logits = self.out(torch.relu(self.judge(torch.cat(averages, 1))))
         return torch.sigmoid(logits), torch.cat(kept, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,13 @@ from support import speechlike
 from rtgan.errors import UsageError
 from rtgan.generators import library
 from rtgan.train import tag_data, tag_export, tag_loop
-from rtgan.train.tag_data import LABELS, MELS, TagDataSettings, TagMixer, load_tag_corpus, sounding
-from rtgan.train.tag_eval import calibration_error, figures
+from rtgan.train.tag_data import GROUPS, LABELS, MELS, TagDataSettings, TagMixer, load_tag_corpus, sounding
+from rtgan.train.tag_eval import calibration_error, figures, told
 from rtgan.train.tag_loop import TagConfig, calibration, parse_tag_config, tag_loss, which_loss
 from rtgan.train.tags import Listening, TagNet, TagSettings
 
-SMALL = TagSettings(channels=[4, 4, 4], features=8, hidden=8)
-DATA = TagDataSettings(test=["music/c"], calibrate=["music/b"], seconds=1.0)
+SMALL = TagSettings(channels=[4, 4, 4], features=8, hidden=8, recall=4)
+DATA = TagDataSettings(test=["music/c"], calibrate=["music/b"], seconds=1.0, turns=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     for k in range(12):
         put(f"speech/speaker{k:02d}.wav", speechlike(0.5, 16000, seed=k))
-        put(f"noise/hiss{chr(97 + k)}x.wav", 0.1 * rng.standard_normal(8000))
+        put(f"noise/{'train' if k == 0 else 'hiss'}{chr(97 + k)}x.wav", 0.1 * rng.standard_normal(8000))
         for label in ("Rain", "Dog_bark"):
             put(f"noise/esc/{label}-{k}.wav", 0.1 * rng.standard_normal(8000), label=label, fold=k % 4 + 1,
                 recording=f"{label}{k // 4}{k % 4}")  # fmt: skip
@@ -67,6 +68,7 @@ def test_no_recording_is_on_two_sides(corpus: tag_data.TagCorpus) -> None:
     assert {c.side for c in corpus.clips if c.kind == "speech"} >= {"train", "test"}
     assert {c.side for c in corpus.clips if "-3.wav" in c.file and "esc" in c.file} == {"test"}, "fold 4"
     assert {c.side for c in corpus.clips if c.kind == "singing"} == {"test"}
+    assert {c.kind for c in corpus.clips if "train" in c.file} == {"noise"}, "no rain"
     assert [c.side for c in corpus.clips if c.file.startswith(("music/b", "music/c"))] == 2 * ["calibrate"] + 2 * [
         "test"
     ]
@@ -85,10 +87,40 @@ def test_scenes_say_what_is_in_them_and_are_always_the_same(corpus: tag_data.Tag
     columns = {name: scene.labels[:, k] for k, name in enumerate(LABELS)}
     assert (columns["rain"] == 1).any() and (columns["noise"][columns["rain"] == 1] == 1).all()
     assert not (columns["speech"] == 1).any()
-    one, two = mixer(7), TagMixer(corpus, "train", DATA, 3)(7)
-    assert np.array_equal(one.decibels, two.decibels) and np.array_equal(one.labels, two.labels)
+    again = TagMixer(corpus, "train", DATA, 3)
+    for number in range(12):
+        one, two = mixer(number), again(number)
+        assert all(np.array_equal(getattr(one, f.name), getattr(two, f.name)) for f in dataclasses.fields(one))
+        assert np.isfinite(one.decibels).all()
     sung = mixer.scene(np.random.default_rng(2), ["singing"])
     assert (sung.labels[:, LABELS.index("singing")] == 1).any() and np.isfinite(sung.decibels).all()
+
+
+def test_the_loudest_of_two_is_known_where_it_leads(corpus: tag_data.TagCorpus) -> None:
+    mixer, found = TagMixer(corpus, "train", DATA, 3), set()
+    for seed in range(30):
+        scene = mixer.scene(np.random.default_rng(seed), ["speech", "rain"])
+        known = scene.loudest >= 0
+        names = {GROUPS[k] for k in scene.loudest[known]}
+        assert names <= {"speech", "noise"}
+        assert all(scene.labels[t, LABELS.index(GROUPS[scene.loudest[t]])] != 0 for t in np.flatnonzero(known))
+        found |= names
+    assert found == {"speech", "noise"}
+
+
+@pytest.mark.parametrize("make", [tag_data.machine, tag_data.knocks, tag_data.synthesised])
+def test_sounds_by_formula_are_powers(make: Callable[[np.random.Generator, int], np.ndarray]) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        power = make(rng, 120)
+        assert power.shape == (120, MELS) and np.isfinite(power).all() and power.min() >= 0 and power.max() > 1e-6
+
+
+def test_a_beat_comes_again() -> None:
+    power = tag_data.beat(np.random.default_rng(2), 3000, [tag_data.struck(np.random.default_rng(1))])
+    strokes = np.maximum(np.diff(np.log(power.sum(1))), 0)
+    spectrum = np.abs(np.fft.rfft(strokes - strokes.mean()))
+    assert spectrum.max() > 6 * np.median(spectrum)
 
 
 def test_a_sound_holds_a_while_and_is_then_in_doubt() -> None:
@@ -129,10 +161,11 @@ def test_losses_know_what_nobody_can_tell() -> None:
     labels = -torch.ones(1, 2, len(LABELS))
     labels[0, 0] = 0
     labels[0, 0, LABELS.index("rain")] = 1
-    (tag_loss(logits, labels) + which_loss(logits, labels)).backward()
+    loudest = torch.tensor([[GROUPS.index("noise"), -1]])
+    (tag_loss(logits, labels) + which_loss(logits, labels, loudest)).backward()
     assert logits.grad is not None
     assert not logits.grad[0, 1].any() and logits.grad[0, 0, LABELS.index("rain")] < 0
-    assert float(which_loss(logits, labels).detach()) == pytest.approx(np.log(10))
+    assert float(which_loss(logits, labels, loudest).detach()) == pytest.approx((np.log(10) + np.log(4)) / 2)
 
 
 def test_calibration_finds_what_a_net_that_is_too_sure_must_be_scaled_by(corpus: tag_data.TagCorpus) -> None:
@@ -150,17 +183,21 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
     corpus: tag_data.TagCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tag_loop, "_SCENES", 16)
-    config = TagConfig("tiny", steps=2, batch=2, network=SMALL, data=DATA, tell=["speech", "rain"])
+    config = TagConfig("tiny", steps=2, batch=2, delay_ms=200, network=SMALL, data=DATA, tell=["speech", "rain"])
     course = tag_loop.TagCourse(config, corpus, tmp_path / "run")
     assert course.run(progress=False) == 2
     again = tag_loop.TagCourse(dataclasses.replace(config, steps=3), corpus, tmp_path / "run")
     again.restore()
     assert again.run(progress=False) == 3
+    other = dataclasses.replace(config, network=dataclasses.replace(SMALL, recall=0))
+    simpler = tag_loop.TagCourse(other, corpus, tmp_path / "other")
+    simpler.restore(tmp_path / "run")
+    assert torch.equal(simpler.net.state_dict()["gather.weight"], again.averaged["gather.weight"])
     card = tag_export.export_tags(tmp_path / "run", tmp_path / "tiny.ts")
     assert {s["name"] for s in card["training"]["sources"]} == {"speech", "noise", "music"}
     library.lower(tmp_path / "tiny.ts")
     loaded = library.load(tmp_path / "tiny.ts")
-    assert loaded.card.labels == ("speech", "rain")
+    assert loaded.card.labels == ("speech", "rain") and loaded.card.lookahead_frames == 10
     error = library.deviation(loaded)
     assert error is not None and error < 1e-5
 
@@ -169,6 +206,9 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
     ("change", "told"),
     [
         ({"batch": 1}, "batch must be at least 2"),
+        ({"delay_ms": 250}, "delay_ms must be a whole number of 100 ms"),
+        ({"network": {"recall": -1}}, "recall at least 0"),
+        ({"data": {"turns": 2}}, "turns must lie in 0..1"),
         ({"losses": {"stft": {"weight": 1.0}}}, "leave losses and adversary out"),
         ({"network": {"strides": [3, 2, 2]}}, "strides divide 64 bands"),
         ({"tell": ["speech", "wind"]}, "tell must name different labels"),
@@ -182,6 +222,12 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
 def test_a_config_that_cannot_be_is_refused(change: dict[str, object], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         parse_tag_config({"name": "x", **change}, "x.yaml")
+
+
+def test_the_louder_of_two_sounds_is_the_right_answer_unless_it_may_be_over() -> None:
+    sounds = np.array([True, True, False, True]), np.array([True, True, True, False])
+    said, others = told("speech", "music", sounds, np.array([10.0, 1.0, -10.0, -10.0]))
+    assert said.tolist() == ["speech", "", "music", ""] and others.tolist() == ["music", "music", "speech", "speech"]
 
 
 def test_figures_count_what_is_known_and_leave_out_what_is_not() -> None:
@@ -200,6 +246,8 @@ def test_figures_count_what_is_known_and_leave_out_what_is_not() -> None:
     assert found["labels"]["speech"] == {"steps": 5, "found": 1.0, "false": 0.0}
     assert found["labels"]["instrument"]["found"] == 0.0 and found["labels"]["music"]["found"] == 1.0
     assert found["delay_ms"]["speech"] == 300.0
+    late = figures(labels, chances, kinds, [""] * 35, fresh, 2)
+    assert late["speech_music_noise"]["delay_ms"] == 200 and late["delay_ms"]["silence"] == 300.0
     beneath = ["noise"] * 35
     assert "noise" not in figures(labels, chances, kinds, beneath, fresh)["labels"]
 
