@@ -42,6 +42,7 @@ from rtgan.graph import (
     G_NODES,
     G_ROUTES,
     G_SERIAL,
+    G_WHOLE,
     Graph,
     graph_above,
     graph_below,
@@ -58,6 +59,7 @@ from rtgan.graph import (
     graph_set,
     graph_stem,
     graph_step,
+    graph_tail,
     graph_trim,
     now,
 )
@@ -126,18 +128,19 @@ from rtgan.switchboard import (
     E_SCALES, E_WEIGHING, E_BESIDE, E_BESIDE_WORK,
     E_TICKS, E_LATE_CALLBACKS, E_STEPS_DOWN, E_PAUSE, E_CALM, E_WAIT, E_RETURNED, E_MONITORS, E_MONITOR_LIMITER,
     E_MONITOR_AVERAGE, E_MONITOR_MAP, E_MONITOR_WIDTH, E_MONITOR_FRAMES, E_MONITOR_USER,
-    E_STEMS, E_STEM_COUNT, E_REFUSED, E_MICS, E_MIC_COUNT, E_TAPE_WIDTH,
-) = range(79)  # fmt: skip
+    E_STEMS, E_STEM_COUNT, E_REFUSED, E_MICS, E_MIC_COUNT, E_TAPE_WIDTH, E_SWAP_TAIL, E_RINGING, E_RING_WORK,
+    E_RING_LEFT, E_RING_QUIET,
+) = range(84)  # fmt: skip
 # Float words, behind the integer ones.
-F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(80, 86)
+F_CEILING, F_RELEASE, F_SECONDS, F_BUDGET, F_LOAD, F_LATE = range(84, 90)
 # A cache line of their own: both threads write it.
 E_MAILBOX, E_PANIC, E_READING, E_MONITOR, E_LET_GO = range(96, 101)
 # Parts of the callback that are called by address, because inlined wherever they are needed they would take longer to
 # compile than all the rest of the product; and the piece of the block that runs.
 (
-    E_TAKE_INPUT, E_APPLY, E_BEGIN_PANIC, E_END_PANIC, E_RUN_GRAPHS, E_RUN, E_DELIVER, E_MIND_LOAD,
+    E_TAKE_INPUT, E_APPLY, E_BEGIN_PANIC, E_END_PANIC, E_RUN_GRAPHS, E_RUN, E_RING, E_DELIVER, E_MIND_LOAD,
     E_OFFSET, E_PIECE, E_SPENT,
-) = range(104, 115)  # fmt: skip
+) = range(104, 116)  # fmt: skip
 _WORDS = 128
 
 #: What belongs to the host and survives every preset; its id in events is serial 0, its name ``host.``.
@@ -181,6 +184,9 @@ _WAIT_S, _TRUST_S, _LONGEST_S = 1.0, 10.0, 64.0
 _FADE_S = Graph.FADE_MS / 1000
 #: Seconds in which a stream that begins is not judged.
 _BEGIN_S = 0.25
+
+#: A tail has ended that stays below this for the graph's latency and so many fades.
+_QUIET, _QUIET_FADES = 1e-5, 4
 
 _METER_EVERY = 1024
 #: Largest input magnitude, as the bits of a float32: 100, which is 40 dB above full scale.
@@ -258,10 +264,18 @@ def _take_graph(engine: Any) -> None:
         i64p(graph)[G_FADE] = 0
         e[E_SWAP_AT] = 0
         e[E_SWAP_WAIT] = 0
+        e[E_SWAP_TAIL] = 0
     elif graph != e[E_ACTIVE]:
         e[E_NEXT] = graph
         e[E_SWAP_AT] = 0
         e[E_SWAP_WAIT] = graph_inherit(graph, e[E_ACTIVE])
+        if graph == e[E_RINGING]:
+            e[E_RINGING] = 0
+        e[E_SWAP_TAIL] = 0 if i64p(graph)[G_KEEP] != 0 else graph_tail(e[E_ACTIVE], graph)
+        if e[E_SWAP_TAIL] > 0:
+            # What goes in fades out so early that it comes out when the new graph fades in.
+            e[E_SWAP_WAIT] = larger(e[E_SWAP_WAIT], i64p(e[E_ACTIVE])[G_LATENCY])
+            e[E_RING_LEFT] = smaller(e[E_RING_LEFT], e[E_SWAP_FADE])
         for k in range(i64p(graph)[G_NODES]):
             level = np.float64(graph_level(graph, k))
             if level != events.FULL:
@@ -312,6 +326,34 @@ def _copy(source: Any, target: Any, channels: Any, stride: Any, n: Any) -> None:
             b[i] = a[i]
 
 
+@inline
+def _fade_over(
+    a: Any, b: Any, target: Any, channels: Any, stride: Any, n: Any, at: Any, length: Any, same: Any
+) -> None:  # fmt: skip
+    """Fade from ``a`` to ``b``, planar; ``at`` samples of the fade's ``length`` are done, below 0 it is still to come.
+
+    Until then ``target`` is left as it is. Equal gain for what carries the same sound, so that identical ones null.
+    """
+    first = larger(0, smaller(n, -at))
+    for c in range(channels):
+        skip = 4 * (c * stride + first)
+        if same:
+            levels.fade_equal_gain(a + skip, b + skip, target + skip, n - first, at + first, length)
+        else:
+            levels.fade_equal_power(a + skip, b + skip, target + skip, n - first, at + first, length)
+
+
+@inline
+def _whole(engine: Any) -> Any:
+    """Whether a graph that runs wants the device's calls as they are."""
+    e = i64p(engine)
+    found = i64p(e[E_ACTIVE])[G_WHOLE] if e[E_ACTIVE] != 0 else 0
+    found |= i64p(e[E_NEXT])[G_WHOLE] if e[E_NEXT] != 0 else 0
+    found |= i64p(e[E_BESIDE])[G_WHOLE] if e[E_BESIDE] != 0 else 0
+    found |= i64p(e[E_RINGING])[G_WHOLE] if e[E_RINGING] != 0 else 0
+    return found
+
+
 @node
 def _run(engine: Any, graph: Any, io: Any) -> None:
     """[audio] Run a graph on the present piece of the block, at ``io``."""
@@ -319,6 +361,41 @@ def _run(engine: Any, graph: Any, io: Any) -> None:
     offset = e[E_OFFSET]
     mics = e[E_MICS] + 4 * offset
     graph_run(graph, io, e[E_PIECE], e[E_TELEMETRY], e[E_POSITION], e[E_TICKS], offset, mics)
+
+
+@node
+def _ring(engine: Any, offset: Any, n: Any) -> None:
+    """[audio] Let what a graph made sound on behind its swap until it is silent or its time is over."""
+    e = i64p(engine)
+    graph = e[E_RINGING]
+    channels = e[E_CHANNELS]
+    block = e[E_MAX_BLOCK]
+    work = e[E_RING_WORK]
+    for c in range(channels):
+        silent = f32p(work + 4 * c * block)
+        for i in range(n):
+            silent[i] = 0.0
+    position = e[E_POSITION]
+    call_node(e[E_RUN], engine, graph, work)
+    graph_trim(graph, work, n)
+    fade = e[E_SWAP_FADE]
+    enough = i64p(graph)[G_LATENCY] + _QUIET_FADES * fade
+    for i in range(n):
+        if e[E_RING_LEFT] <= 0 or e[E_RING_QUIET] >= enough:
+            e[E_RING_LEFT] = 0
+            break
+        gain = np.float32(smaller(1.0, e[E_RING_LEFT] / fade))
+        loudest = np.float32(0.0)
+        for c in range(channels):
+            x = f32p(work + 4 * c * block)[i]
+            loudest = larger(loudest, abs(x))
+            f32p(e[E_WORK] + 4 * (c * block + offset))[i] += x * gain
+        e[E_RING_LEFT] -= 1
+        e[E_RING_QUIET] = 0 if loudest > np.float32(_QUIET) else e[E_RING_QUIET] + 1
+    if e[E_RING_LEFT] <= 0:
+        serial = i64p(graph)[G_SERIAL]
+        e[E_RINGING] = 0
+        ring_push(e[E_TELEMETRY], events.SWAP_DONE, position + n, serial, 0, 0.0, 0.0, 0.0, 0.0)
 
 
 @node
@@ -360,25 +437,36 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
         return
     other = e[E_NEXT_WORK]
     _copy(io, other, channels, block, n)
+    # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
+    # the same delay carry the same sound. What has tails fades out in front, so that they are heard.
+    begin = e[E_SWAP_WAIT]
+    own = i64p(e[E_NEXT])[G_FADE]
+    tail = e[E_SWAP_TAIL]
+    length = own if own > 0 else e[E_SWAP_FADE]
+    at = e[E_SWAP_AT]
+    same = i64p(e[E_NEXT])[G_LATENCY] == i64p(e[E_ACTIVE])[G_LATENCY]
+    nothing = e[E_RING_WORK]
+    if tail > 0:
+        length = larger(length, e[E_SWAP_FADE])
+        for c in range(channels):
+            silent = f32p(nothing + 4 * c * block)
+            for i in range(n):
+                silent[i] = 0.0
+        _fade_over(io, nothing, io, channels, block, n, at - begin + i64p(e[E_ACTIVE])[G_LATENCY], length, same)
     call_node(e[E_RUN], engine, e[E_ACTIVE], io)
     call_node(e[E_RUN], engine, e[E_NEXT], other)
     graph_trim(e[E_ACTIVE], io, n)
     graph_trim(e[E_NEXT], other, n)
-    # The new graph is heard only once its cold nodes have seen their latency and settling time of input. Graphs of
-    # the same delay carry the same sound: equal gain, so that identical ones null. Otherwise equal power.
-    begin = e[E_SWAP_WAIT]
-    own = i64p(e[E_NEXT])[G_FADE]
-    length = own if own > 0 else e[E_SWAP_FADE]
-    at = e[E_SWAP_AT]
     first = larger(0, smaller(n, begin - at))
-    same = i64p(e[E_NEXT])[G_LATENCY] == i64p(e[E_ACTIVE])[G_LATENCY]
-    for c in range(channels):
-        a = io + 4 * (c * block + first)
-        b = other + 4 * (c * block + first)
-        if same:
-            levels.fade_equal_gain(a, b, a, n - first, at + first - begin, length)
-        else:
-            levels.fade_equal_power(a, b, a, n - first, at + first - begin, length)
+    if tail > 0:
+        _fade_over(nothing, other, other, channels, block, n, at - begin, length, same)
+        for c in range(channels):
+            a = f32p(io + 4 * c * block)
+            b = f32p(other + 4 * c * block)
+            for i in range(first, n):
+                a[i] += b[i]
+    else:
+        _fade_over(io, other, io, channels, block, n, at - begin, length, same)
     _take_stems(engine, offset, n, first, at + first - begin, length)
     e[E_SWAP_AT] = at + n
     if e[E_SWAP_AT] >= begin + length:
@@ -387,6 +475,11 @@ def _run_graphs(engine: Any, offset: Any, n: Any) -> None:
         if i64p(e[E_NEXT])[G_KEEP] != 0:
             retired = e[E_BESIDE]
             e[E_BESIDE] = e[E_ACTIVE]
+        elif tail > 0 and e[E_RINGING] == 0:
+            retired = 0
+            e[E_RINGING] = e[E_ACTIVE]
+            e[E_RING_LEFT] = i64p(e[E_ACTIVE])[G_LATENCY] + tail
+            e[E_RING_QUIET] = 0
         old = i64p(retired)[G_SERIAL] if retired != 0 else 0
         e[E_ACTIVE] = e[E_NEXT]
         e[E_NEXT] = 0
@@ -409,6 +502,8 @@ def _set(engine: Any, serial: Any, index: Any, value: Any, samples: Any) -> None
                 graph_bypass(e[E_NEXT], value, 0)
             if e[E_BESIDE] != 0:
                 graph_bypass(e[E_BESIDE], value, 0)
+            if e[E_RINGING] != 0:
+                graph_bypass(e[E_RINGING], value, 0)
     else:
         if e[E_ACTIVE] != 0 and i64p(e[E_ACTIVE])[G_SERIAL] == serial:
             graph_set(e[E_ACTIVE], index, value, samples)
@@ -493,6 +588,11 @@ def _mind_load(engine: Any, frames: Any, flags: Any) -> None:
         _let_go(engine)
         e[E_PAUSE] = 2 * frames
         return
+    if e[E_RINGING] != 0 and e[E_RING_LEFT] > e[E_SWAP_FADE]:
+        # Then what sounds on.
+        e[E_RING_LEFT] = e[E_SWAP_FADE]
+        e[E_PAUSE] = e[E_SWAP_FADE] + 2 * frames
+        return
     graph = e[E_ACTIVE]
     node = graph_burden(graph, _LEAST_LOAD * budget)
     if node < 0 and e[E_NEXT] != 0:
@@ -548,6 +648,8 @@ def _reset(engine: Any) -> None:
         graph_reset(e[E_NEXT])
     if e[E_BESIDE] != 0:
         graph_reset(e[E_BESIDE])
+    if e[E_RINGING] != 0:
+        graph_reset(e[E_RINGING])
 
 
 @node
@@ -897,8 +999,13 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         if e[E_PANIC_AT] != 0 and e[E_PANIC_AT] <= e[E_POSITION]:
             call_node(e[E_END_PANIC], engine, 0, 0)
         change = smaller(waiting_time(e[E_WAITING], _NEVER), e[E_PANIC_AT] if e[E_PANIC_AT] != 0 else _NEVER)
-        stop = smaller(n, start + change - e[E_POSITION])
+        # Who counts on whole calls gets them: changes wait for the next one then.
+        stop = n if _whole(engine) != 0 else smaller(n, start + change - e[E_POSITION])
+        ringing = e[E_RINGING]
         call_node(e[E_RUN_GRAPHS], engine, start, stop - start)
+        # What has just been swapped out has run on this piece already.
+        if ringing != 0:
+            call_node(e[E_RING], engine, start, stop - start)
         _mix_monitor(engine, start, stop - start)
         _host_gain(engine, start, stop - start)
         e[E_POSITION] += stop - start
@@ -1087,8 +1194,9 @@ class Engine:
         tape_map[:] = 2 * channels + np.arange(self.tape_width)
         tape_map[:channels] = 3 * channels + np.arange(channels)
         tape_map[channels : 2 * channels] = np.arange(channels)
-        # And one that nobody hears.
+        # One that nobody hears, and one for what sounds on.
         words[E_BESIDE_WORK] = address_of(arena.float32(channels, max_block))
+        words[E_RING_WORK] = address_of(arena.float32(channels, max_block))
         self.inbox = Ring(arena, 4096)
         #: MIDI of a native producer such as a JACK client; its times are frames of that client's clock.
         self.native = Ring(arena, 4096)
@@ -1136,7 +1244,7 @@ class Engine:
         self._monitor_limiter = arena.float64(1)
         self._monitor_limiter[0] = 1.0
         words[E_MONITOR_LIMITER] = address_of(self._monitor_limiter)
-        parts = (_take_input, _apply, _begin_panic, _end_panic, _run_graphs, _run, _deliver, _mind_load)
+        parts = (_take_input, _apply, _begin_panic, _end_panic, _run_graphs, _run, _ring, _deliver, _mind_load)
         words[E_TAKE_INPUT : E_MIND_LOAD + 1] = [part.address for part in parts]
         self._floats[F_CEILING] = _CEILING
         self._floats[F_RELEASE] = levels.release_step(_RELEASE_MS, sample_rate_hz)

@@ -13,7 +13,7 @@ import ctypes
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,8 +42,8 @@ from rtgan.plugin import Activation, NativeNode, Plugin, StripEnd, all_params
 # Words of a graph.
 (
     G_NODES, G_TABLE, G_CHANNELS, G_STRIDE, G_LATENCY, G_SERIAL, G_PARAMS, G_PARAM_COUNT, G_ROUTES, G_FADE, G_TRIM,
-    G_KEEP, G_STEMS, G_STEM_COUNT, G_STRIPS, G_STRIP_MAP, G_STRIP_CHANNELS,
-) = range(17)  # fmt: skip
+    G_KEEP, G_STEMS, G_STEM_COUNT, G_STRIPS, G_STRIP_MAP, G_STRIP_CHANNELS, G_WHOLE,
+) = range(18)  # fmt: skip
 _G_WORDS = 24
 
 # Words of a node.
@@ -54,7 +54,8 @@ _G_WORDS = 24
 ) = range(31)  # fmt: skip
 # Float words, behind the integer ones: ticks in a sample, as of late.
 N_COST = 31
-_N_WORDS = 32
+N_TAIL = 32
+_N_WORDS = 40
 _N_BYTES = 8 * _N_WORDS
 
 # Heard; left out after a fault; running unheard until it sounds like a warm one, after a fault and after having been
@@ -199,7 +200,7 @@ def graph_run(graph: Any, io: Any, n: Any, telemetry: Any, position: Any, clock:
     while done < n:
         # What a node does next begins at its very sample, for every node and lane, whatever the blocks.
         piece = n - done
-        for k in range(g[G_NODES]):
+        for k in range(g[G_NODES] if g[G_WHOLE] == 0 else 0):
             w = i64p(g[G_TABLE] + k * _N_BYTES)
             if w[N_MODE] != _ACTIVE and w[N_MODE] != _LEFT:
                 piece = smaller(piece, larger(w[N_HOLD], 1))
@@ -478,6 +479,23 @@ def graph_inherit(graph: Any, playing: Any) -> Any:
     return wait
 
 
+@inline
+def graph_tail(graph: Any, coming: Any) -> Any:
+    """[audio] How long a graph sounds on where another one takes over; 0 where that one takes its tails over too."""
+    g = i64p(graph)
+    c = i64p(coming)
+    total = 0
+    # Strips hear what no fade in front of the chain reaches.
+    for k in range(g[G_NODES] if g[G_STRIP_CHANNELS] == 0 else 0):
+        w = i64p(g[G_TABLE] + k * _N_BYTES)
+        tail = w[N_TAIL]
+        for j in range(c[G_NODES]):
+            if i64p(c[G_TABLE] + j * _N_BYTES)[N_TWIN] == w[N_TWIN]:
+                tail = 0
+        total += tail
+    return total
+
+
 def _runs(arena: Arena, pieces: Sequence[tuple[int, int, bool]]) -> Iterator[tuple[int, int]]:
     """Address and words of every stretch of memory that nodes write and that holds no address."""
     for address, size, constant in pieces:
@@ -603,6 +621,11 @@ class _Desk:
             self.ahead[item.strip] += node.latency_samples
 
 
+def _rest_of(call: int) -> Callable[[int], int]:
+    """`rtgan.plugin.Activation.rest` for calls of so many samples."""
+    return lambda block: block - math.gcd(call, block)
+
+
 _serials = itertools.count(1)
 
 
@@ -624,6 +647,8 @@ class Graph:
         Inputs that strips may take their sound from.
     period_samples : int
         Samples of a call of the device, as far as that is known; 0 where it is not.
+    regular : bool
+        Whether every call brings as many.
 
     Attributes
     ----------
@@ -647,6 +672,7 @@ class Graph:
         stems: Sequence[str] = (),
         mics: int = 0,
         period_samples: int = 0,
+        regular: bool = False,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
@@ -680,6 +706,9 @@ class Graph:
         nodes: dict[int, NativeNode] = {}
         lanes: dict[str, dict[str, int]] = {}
         births: list[int] = []
+        call = min(period_samples, max_block)
+        # Longer calls come in pieces.
+        rest = _rest_of(call) if regular and call and period_samples % call == 0 else None
         for k in desk.order:
             item, row_words = self.chain[k], table[k]
             addresses = {p: address_of(slots[self.index[f"{item.label}.{p}"]]) for p in all_params(type(item.plugin))}
@@ -687,7 +716,7 @@ class Graph:
             activation = Activation(
                 sample_rate_hz, max_block, width, max_block, arena, addresses, dict(known),
                 desk.longest - desk.ahead[item.strip] if item.plugin.inputs else 0,
-                tuple(desk.ends) if item.plugin.mixes else (), period_samples,
+                tuple(desk.ends) if item.plugin.mixes else (), period_samples, rest,
             )  # fmt: skip
             first = len(arena.pieces)
             try:
@@ -724,6 +753,7 @@ class Graph:
             row_words[N_SETTLE] = node.settle_samples
             row_words[N_ORDER] = item.plugin.shed if item.shed is None else item.shed
             row_words[N_LEAN] = node.lean
+            row_words[N_TAIL] = node.tail_samples if item.plugin.rings else 0
             row_words[N_STRIP], row_words[N_WIDTH] = desk.place.get(item.strip, 0), width
             row_words[N_AHEAD], row_words[N_STEADY] = desk.ahead[item.strip], item.plugin.steady
             # Behind the node's own pieces: the dry sound, and the ramps of the guard and of a common bypass.
@@ -749,6 +779,7 @@ class Graph:
         words[G_STEMS], words[G_STEM_COUNT] = address_of(places), len(stems)
         self.latency_samples = desk.ahead[""]
         self.tail_samples = sum(n.tail_samples for n in self.nodes)
+        words[G_WHOLE] = any(node.slips for node in self.nodes)
         words[G_NODES] = len(self.chain)
         words[G_TABLE] = address_of(table)
         words[G_CHANNELS] = channels
@@ -814,6 +845,11 @@ class Graph:
     def problems(self) -> list[str]:
         """What went wrong outside the audio thread so far, a sentence each."""
         return [problem for node in self.nodes if node.problems is not None for problem in node.problems()]
+
+    @property
+    def slipped(self) -> bool:
+        """Whether a call was not as long as all were to be, so that it is later than it says."""
+        return any(node.slips and ctypes.c_int64.from_address(node.slips).value for node in self.nodes)
 
     @property
     def faults(self) -> dict[str, int]:

@@ -238,6 +238,8 @@ class Host:
         self._monitor: Monitor | None = None
         self._pre_roll_s = pre_roll_s
         self._weighing = False
+        # Samples of a call that the chain was built for; whether they have all been so long; whether it is built anew.
+        self._built_for, self._regular, self._renewing = 0, True, False
         #: Why there can be no other engine, such as something that plays to the samples of this one; empty if nothing.
         self.pinned = ""
         self._begin(self._settings, bool(record or pre_roll_s))
@@ -384,13 +386,16 @@ class Host:
         graph = {k: v for k, v in (settings or {}).items() if not k.startswith("host.")}
         for name in set(settings or {}) - set(graph):
             self.set(name, (settings or {})[name])
-        period = self.block or (
-            _SOURCE_BLOCK if self._source is not None else io_devices.period_samples(self.input or self.output)
-        )
+        self._built_for = self._period()
         return offline.build(
             preset, self.sample_rate_hz, self.engine.max_block, self.engine.channels, graph, self._stems,
-            self.engine.mics, period,
+            self.engine.mics, self._built_for, self._regular,
         )  # fmt: skip
+
+    def _period(self) -> int:
+        """Samples of a call, as far as they are known."""
+        own = _SOURCE_BLOCK if self._source is not None else io_devices.period_samples(self.input or self.output)
+        return self.block or own
 
     # --- life ---
 
@@ -983,11 +988,29 @@ class Host:
     def _watch(self) -> None:
         while not self._halt.wait(_POLL_S):
             # This thread carries every control and the recording: it lives as long as the sound.
-            for duty in (self._poll, self._mind_device):
+            for duty in (self._poll, self._mind_device, self._mind_calls):
                 try:
                     duty()
                 except Exception as problem:
                     self.warn(f"the host's thread met {problem!r}")
+
+    def _mind_calls(self) -> None:
+        """Build the chain anew where the device's calls are not as long as it was built for."""
+        if self._renewing or not self._graph.slipped:
+            return
+        self._renewing = True
+        if self._period() == self._built_for and self._regular:
+            self._regular = False
+            self.warn(f"the device's calls are not all of {self._built_for} samples: models answer a block later")
+        threading.Thread(target=self._renew, name="rtgan-renew", daemon=True).start()
+
+    def _renew(self) -> None:
+        try:
+            self.change(lambda preset: preset)
+        except RtganError as problem:
+            self.warn(str(problem))
+        finally:
+            self._renewing = False
 
     def _mind_device(self) -> None:
         """Notice that the device has gone, and play on when it is back."""

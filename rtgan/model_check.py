@@ -48,7 +48,9 @@ def describe(name: str | Path) -> str:
     first = found.method("")
     native, why = _lowered(found, 0)
     whole = max(0, first.delay_samples) + (lowered.block_for(found, 0) if native is not None else 2 * block)
-    parts = "a block" if native is not None else "a block, a margin as long"
+    parts = (
+        "a block, less where a device's calls are of one length" if native is not None else "a block, a margin as long"
+    )
     rows.append(("latency", f"{whole} samples at its rate: {parts}, its own {first.delay}"))
     rows += [(f"parameter {k.param.id}", f"{k.param.text(k.param.default)} ({k.param.allowed})") for k in found.knobs()]
     here = f"on the audio thread, in blocks of {lowered.block_for(found, 0)}" if native is not None else ""
@@ -256,10 +258,10 @@ def _measure(found: Spec, options: dict[str, str], rate_hz: int, device_block: i
     """Declared and measured latency of the plugin in an engine; None where nothing can be recognised."""
     preset = presets.of_model(found.path)
     entry = replace(preset.chain[0], options={**preset.chain[0].options, **options})
-    renderer = offline.Renderer(replace(preset, chain=(entry,)), rate_hz, 1)
+    renderer = offline.Renderer(replace(preset, chain=(entry,)), rate_hz, 1, period_samples=device_block)
     declared = renderer.latency_samples
-    sound = (0.1 * np.random.default_rng(0).standard_normal(rate_hz + declared)).astype(np.float32)
-    pieces = np.arange(device_block, len(sound), device_block)
-    out = np.concatenate([renderer.push(part[None])[0] for part in np.split(sound, pieces)])
+    calls = -(-(rate_hz + declared) // device_block)
+    sound = (0.1 * np.random.default_rng(0).standard_normal(calls * device_block)).astype(np.float32)
+    out = np.concatenate([renderer.push(part[None])[0] for part in np.split(sound, calls)])
     lag, alike = delay_of(sound, out)
     return declared, lag if alike > 0.5 else None

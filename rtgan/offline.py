@@ -104,6 +104,8 @@ class Renderer:
         The engine's own piece size; the output does not depend on it.
     prepare : callable, optional
         Given every graph and its preset before it plays; may give the graph its routes.
+    period_samples : int
+        Samples of every push, for a chain that is as late as on a device with such calls; 0 for pushes of any length.
     """
 
     def __init__(
@@ -114,11 +116,12 @@ class Renderer:
         settings: Mapping[str, object] | None = None,
         max_block: int = 1024,
         prepare: Prepare | None = None,
+        period_samples: int = 0,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = MIX_CHANNELS if preset.inputs else channels
         self.engine = Engine(sample_rate_hz, self.channels, max_block=max_block, mics=channels if preset.inputs else 0)
-        self._prepare = prepare
+        self._prepare, self._period = prepare, period_samples
         self._graphs: list[Graph] = []
         self._publish(preset, {k: v for k, v in (settings or {}).items() if not k.startswith(_HOST)})
         for name, value in (settings or {}).items():
@@ -151,7 +154,10 @@ class Renderer:
 
     def _publish(self, preset: Preset, settings: Mapping[str, object] | None, keep: bool = False) -> None:
         engine = self.engine
-        self.graph = build(preset, self.sample_rate_hz, engine.max_block, self.channels, settings, mics=engine.mics)
+        self.graph = build(
+            preset, self.sample_rate_hz, engine.max_block, self.channels, settings,
+            mics=engine.mics, period_samples=self._period, regular=self._period > 0,
+        )  # fmt: skip
         self.graph.wait_for_workers()
         if self._prepare is not None:
             self._prepare(self.engine, self.graph, preset)
@@ -242,6 +248,7 @@ def build(
     stems: Sequence[str] = (),
     mics: int = 0,
     period_samples: int = 0,
+    regular: bool = False,
 ) -> Graph:
     """A graph of a preset with settings on top, its trim among them; `UsageError` for one that does not fit."""
     if preset.inputs > mics:
@@ -265,7 +272,10 @@ def build(
                 raise UsageError(f"{name}: '{label}' has no parameter '{key}'; it has: {', '.join(declared)}")
             item.values[key] = declared[key].check(value, name)
         items = list(probe.values())
-    return Graph(items, sample_rate_hz, max_block, channels, preset.crossfade_ms, trim_db, stems, mics, period_samples)
+    fade_ms = preset.crossfade_ms
+    return Graph(
+        items, sample_rate_hz, max_block, channels, fade_ms, trim_db, stems, mics, period_samples, regular
+    )  # fmt: skip
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:

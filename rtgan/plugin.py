@@ -63,6 +63,9 @@ class NativeNode:
         before it plays.
     problems : callable, optional
         [main] What went wrong outside the audio thread so far, a sentence each.
+    slips : int
+        Address of an int64 for a node that counts on calls of one length (`Activation.rest`): not 0 once one was of
+        another, from when on it is later than declared. It is handed the device's calls whole; 0 for any other node.
     keep : tuple
         Objects that own memory the node uses.
     """
@@ -79,6 +82,7 @@ class NativeNode:
     lean: int = 0
     wait: Callable[[], None] | None = None
     problems: Callable[[], list[str]] | None = None
+    slips: int = 0
     keep: tuple[Any, ...] = ()
 
 
@@ -126,6 +130,10 @@ class Activation:
         For a mixer: the strips, in their order.
     period_samples : int
         Samples that a call of the device brings, as far as that is known; 0 where it is not.
+    rest : callable, optional
+        Where all calls are of one length: how many samples of an unfinished block there are at most at the end of one,
+        for blocks of so many samples that are counted from the beginning. Who answers within the call in which a block
+        is full is that late, and no later.
     """
 
     sample_rate_hz: int
@@ -138,6 +146,7 @@ class Activation:
     align_samples: int = 0
     strips: tuple[StripEnd, ...] = ()
     period_samples: int = 0
+    rest: Callable[[int], int] | None = None
 
 
 class Plugin(ABC):
@@ -158,6 +167,8 @@ class Plugin(ABC):
         Options without which it cannot be made.
     rates_hz : tuple of int
         Rates the plugin can run at; empty for any. The host resamples around it where the device differs.
+    short_resampling : bool
+        Whether little delay counts for more there than the highest frequencies (`rtgan.kernels.resample.build`).
     shed : int
         Place, 1 to 9, among those that are left out while the machine cannot keep up: their input passes instead, as
         late as declared. 0 for one that never is, because it guards somebody's ears or sets a level.
@@ -169,6 +180,8 @@ class Plugin(ABC):
         Whether it mixes the strips in front of it.
     steady : bool
         Whether it plays on when the whole chain is bypassed, because bypassed it would open what somebody has muted.
+    rings : bool
+        Whether what it made sounds on, for `NativeNode.tail_samples` at most, where a chain without it takes over.
     """
 
     id: ClassVar[str]
@@ -181,10 +194,12 @@ class Plugin(ABC):
     shed: ClassVar[int] = 0
     required: ClassVar[tuple[str, ...]] = ()
     rates_hz: tuple[int, ...] = ()
+    short_resampling: bool = False
     notice: str = ""
     inputs: tuple[int, ...] = ()
     mixes: ClassVar[bool] = False
     steady: ClassVar[bool] = False
+    rings: ClassVar[bool] = False
 
     @classmethod
     def variant(cls, options: Mapping[str, str], load: bool) -> type[Plugin] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from rtgan.errors import UsageError
 from rtgan.kernels import resample
 from rtgan.kernels.native import call_node, f32p, i64p, node
@@ -60,20 +62,44 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
     """
     host_hz = activation.sample_rate_hz
     inner_hz = min(plugin.rates_hz, key=lambda r: abs(r - host_hz))
-    allocate = activation.arena.int64
+    allocate, short = activation.arena.int64, plugin.short_resampling
     try:
-        most = resample.round_trip(host_hz, inner_hz, activation.channels, activation.max_block, 0).max_inner_block
+        trip = resample.round_trip(host_hz, inner_hz, activation.channels, activation.max_block, 0, short=short)
     except ValueError:
         raise UsageError(f"{plugin.id} runs at {inner_hz} Hz and cannot be used at {host_hz} Hz") from None
     period = -(-activation.period_samples * inner_hz // host_hz)
+    lead = 0
+
+    def rest(block: int) -> int:
+        """Blocks end where calls end, behind a silence for that: what is left of one then is the least."""
+        nonlocal lead
+        call = min(activation.period_samples, activation.max_block)
+        ends = resample.arrivals(host_hz, inner_hz, call, block, short)
+        if ends is None:
+            return block - 1
+        gaps = np.diff(np.append(ends, ends[0] + block))
+        leads = -(ends + gaps) % block
+        # It all comes with the first call.
+        gaps[leads > trip.max_inner_block] = 1
+        widest = min(range(len(gaps)), key=lambda k: (-gaps[k], leads[k]))
+        lead = int(leads[widest]) if gaps[widest] > 1 else 0
+        return block - int(gaps[widest])
+
+    most = trip.max_inner_block * (1 if activation.rest is None else 2)
     inner = plugin.activate(
         replace(
-            activation, sample_rate_hz=inner_hz, max_block=most, stride_samples=most, lanes={}, period_samples=period
+            activation, sample_rate_hz=inner_hz, max_block=most, stride_samples=most, lanes={}, period_samples=period,
+            rest=rest if activation.rest is not None else None,
         )
-    )
-    trip = resample.round_trip(
-        host_hz, inner_hz, activation.channels, activation.max_block, inner.latency_samples, allocate=allocate
-    )
+    )  # fmt: skip
+
+    def way(channels: int) -> resample.RoundTrip:
+        return resample.round_trip(
+            host_hz, inner_hz, channels, activation.max_block, inner.latency_samples,
+            lead_samples=lead, short=short, allocate=allocate,
+        )  # fmt: skip
+
+    trip = way(activation.channels)
     words = allocate(_LANE + _LANE_WORDS * len(inner.lanes))
     words[_STRIDE] = activation.stride_samples
     words[_FORTH], words[_BACK] = trip.inner.address, trip.outer.address
@@ -85,14 +111,12 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
     words[_LANES] = len(inner.lanes)
     lanes, ways = {}, []
     for place, (name, inside) in zip(words[_LANE:].reshape(-1, _LANE_WORDS), inner.lanes.items(), strict=True):
-        way = resample.round_trip(
-            host_hz, inner_hz, 1, activation.max_block, inner.latency_samples, allocate=allocate
-        ).outer
+        back = way(1).outer
         outside = activation.arena.float32(activation.max_block)
         outside[:] = -1
         lanes[name] = address_of(outside)
-        place[:] = way.address, inside, lanes[name], activation.max_block
-        ways.append(way)
+        place[:] = back.address, inside, lanes[name], activation.max_block
+        ways.append(back)
 
     def at_host(samples: int) -> int:
         return -(-samples * host_hz // inner_hz)
@@ -110,5 +134,6 @@ def resampled(plugin: Plugin, activation: Activation) -> NativeNode:
         lean=inner.lean,
         wait=inner.wait,
         problems=inner.problems,
+        slips=inner.slips,
         keep=(inner.keep, trip, *ways),
     )

@@ -140,4 +140,4 @@ class Halved(Plugin):
         half = {"op": "mul", "args": {"self": {"t": given.json()}, "other": 0.5}, "out": [made.json()], "at": ""}
         storages = [Storage(64, "input", -1), Storage(64, "temp", -1)]
         program = Program([half], storages, [given], [made], np.zeros(0, np.float32))
-        return blocks.activate(compile(program, use_cache=False), 64, 1, 1, 0, activation)
+        return blocks.activate(compile(program, use_cache=False), 64, 1, 1, 0, 0, activation)

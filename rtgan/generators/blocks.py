@@ -1,7 +1,10 @@
 """A lowered model of sound on the audio thread: fed in blocks of its own size, run where one is full.
 
-Its delay is one block. Parameters go along as their values at the ends of the last block and of this one. A model of
-one channel runs once for each, with memory of its own.
+A block is answered in the call in which it is full. Its delay is what of one may be left at the end of a call: nothing
+where calls are of one length that holds whole blocks, and a block where nothing is known of them. Where they turn out
+to be of another length than announced, it is a block late from then on, without a click, and says so. Parameters go
+along as their values at the ends of the last block and of this one. A model of one channel runs once for each, with
+memory of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +22,12 @@ from rtgan.plugin import Activation, NativeNode
 
 (
     _CHANNELS, _STRIDE, _BLOCK, _FILL, _NET, _WEIGHTS, _ARENAS, _ARENA_BYTES, _ARENA_FLOATS, _INITIAL, _INPUT, _PAST,
-    _VALUES, _OUTPUT, _STREAMS, _TAKES, _GIVES, _IN, _OUT, _PARAMS, _PARAM_COUNT, _BEGUN, _LAST,
-) = range(23)  # fmt: skip
+    _VALUES, _OUTPUT, _STREAMS, _TAKES, _GIVES, _IN, _OUT, _PARAMS, _PARAM_COUNT, _BEGUN, _LAST, _MASK, _MADE, _HEARD,
+    _REST, _SLIPPED, _STEP, _STEP_LEFT,
+) = range(30)  # fmt: skip
 _WORDS = 32
+#: Samples over which the step of a slip dies away.
+_SMOOTH = 64
 
 
 @inline
@@ -46,28 +52,28 @@ def _enter(state: Any, arena: Any, stream: Any) -> None:
 
 @inline
 def _leave(state: Any, arena: Any, stream: Any) -> None:
-    """What is heard of its answer in the next block."""
+    """Put its answer behind those before."""
     w = i64p(state)
-    size, channels, gives = w[_BLOCK], w[_CHANNELS], w[_GIVES]
+    size, channels, gives, mask, made = w[_BLOCK], w[_CHANNELS], w[_GIVES], w[_MASK], w[_MADE]
     source = f32p(arena + 4 * w[_OUTPUT])
     if w[_STREAMS] > 1:
-        out = f32p(w[_OUT] + 4 * size * stream)
+        out = f32p(w[_OUT] + 4 * (mask + 1) * stream)
         for i in range(size):
-            out[i] = source[i]
+            out[(made + i) & mask] = source[i]
         return
     share = np.float32(1.0 / gives)
     for c in range(channels):
-        out = f32p(w[_OUT] + 4 * size * c)
+        out = f32p(w[_OUT] + 4 * (mask + 1) * c)
         if channels == 1:
             for i in range(size):
                 total = np.float32(0.0)
                 for k in range(gives):
                     total += source[k * size + i] * share
-                out[i] = total
+                out[(made + i) & mask] = total
         else:
             row = c if gives > 1 else 0
             for i in range(size):
-                out[i] = source[row * size + i]
+                out[(made + i) & mask] = source[row * size + i]
 
 
 @inline
@@ -90,13 +96,30 @@ def _run(state: Any) -> None:
         _enter(state, arena, s)
         call_net(w[_NET], arena, w[_WEIGHTS])
         _leave(state, arena, s)
+    w[_MADE] += w[_BLOCK]
+
+
+@inline
+def _slip(state: Any) -> None:
+    """Be a whole block late from now on; what stepped by that is remembered, to die away."""
+    w = i64p(state)
+    mask = w[_MASK]
+    back = w[_BLOCK] - w[_REST]
+    for c in range(w[_CHANNELS]):
+        out = f32p(w[_OUT] + 4 * (mask + 1) * c)
+        before = out[(w[_HEARD] - 1) & mask] if w[_HEARD] > 0 else np.float32(0.0)
+        behind = out[(w[_HEARD] - back) & mask] if w[_HEARD] >= back else np.float32(0.0)
+        f32p(w[_STEP])[c] = before - behind
+    w[_HEARD] -= back
+    w[_STEP_LEFT] = _SMOOTH
+    w[_SLIPPED] = 1
 
 
 @node
 def process(state: int, io: int, n: int) -> None:
-    """[audio] Sound in, the answer to the block before out."""
+    """[audio] Sound in, answers out."""
     w = i64p(state)
-    size = w[_BLOCK]
+    size, mask = w[_BLOCK], w[_MASK]
     done = 0
     while done < n:
         fill = w[_FILL]
@@ -104,15 +127,27 @@ def process(state: int, io: int, n: int) -> None:
         for c in range(w[_CHANNELS]):
             x = f32p(io + 4 * (c * w[_STRIDE] + done))
             into = f32p(w[_IN] + 4 * (size * c + fill))
-            out = f32p(w[_OUT] + 4 * (size * c + fill))
             for i in range(count):
                 into[i] = x[i]
-                x[i] = out[i]
         w[_FILL] = fill + count
         done += count
         if fill + count == size:
             w[_FILL] = 0
             _run(state)
+    if w[_HEARD] + n > w[_MADE] and w[_SLIPPED] == 0:
+        _slip(state)
+    heard = w[_HEARD]
+    for c in range(w[_CHANNELS]):
+        x = f32p(io + 4 * c * w[_STRIDE])
+        out = f32p(w[_OUT] + 4 * (mask + 1) * c)
+        for i in range(n):
+            x[i] = out[(heard + i) & mask] if heard + i >= 0 else np.float32(0.0)
+        if w[_STEP_LEFT] > 0:
+            share = f32p(w[_STEP])[c] / np.float32(_SMOOTH)
+            for i in range(smaller(n, w[_STEP_LEFT])):
+                x[i] += share * np.float32(w[_STEP_LEFT] - i)
+    w[_STEP_LEFT] -= smaller(n, w[_STEP_LEFT])
+    w[_HEARD] = heard + n
 
 
 @node
@@ -121,19 +156,26 @@ def reset(state: int, io: int, n: int) -> None:
     w = i64p(state)
     w[_FILL] = 0
     w[_BEGUN] = 0
+    w[_MADE] = 0
+    w[_HEARD] = -w[_REST]
+    w[_SLIPPED] = 0
+    w[_STEP_LEFT] = 0
     initial = f32p(w[_INITIAL])
     for s in range(w[_STREAMS]):
         arena = f32p(w[_ARENAS] + s * w[_ARENA_BYTES])
         for k in range(w[_ARENA_FLOATS]):
             arena[k] = initial[k]
     heard = f32p(w[_IN])
-    answer = f32p(w[_OUT])
     for i in range(w[_CHANNELS] * w[_BLOCK]):
         heard[i] = 0.0
+    answer = f32p(w[_OUT])
+    for i in range(w[_CHANNELS] * (w[_MASK] + 1)):
         answer[i] = 0.0
 
 
-def activate(net: Net, block: int, takes: int, gives: int, delay_samples: int, activation: Activation) -> NativeNode:
+def activate(
+    net: Net, block: int, takes: int, gives: int, delay_samples: int, tail_samples: int, activation: Activation
+) -> NativeNode:
     """A node of a net ``(1, takes, block)[, values before, values now] -> (1, gives, block)`` [main].
 
     The values are those of the plugin's parameters, in their order.
@@ -158,14 +200,19 @@ def activate(net: Net, block: int, takes: int, gives: int, delay_samples: int, a
         words[_LAST] = address_of(arena.float32(len(addresses)))
     words[_PARAM_COUNT] = len(addresses)
     words[_STREAMS], words[_TAKES], words[_GIVES] = streams, takes, gives
-    words[_IN], words[_OUT] = address_of(arena.float32(channels, block)), address_of(arena.float32(channels, block))
+    length = 1 << (4 * block + activation.max_block).bit_length()
+    words[_IN], words[_OUT] = address_of(arena.float32(channels, block)), address_of(arena.float32(channels, length))
+    words[_MASK], words[_STEP] = length - 1, address_of(arena.float32(channels))
+    rest = activation.rest(block) if activation.rest is not None else block
+    words[_REST], words[_HEARD] = rest, -rest
     rate = activation.sample_rate_hz
     return NativeNode(
         int(process.address),
         address_of(words),
         int(reset.address),
-        latency_samples=block + max(0, delay_samples),
-        tail_samples=2 * rate,
+        latency_samples=rest + max(0, delay_samples),
+        tail_samples=tail_samples,
         settle_samples=rate // 4,
+        slips=address_of(words[_SLIPPED:]) if rest < block else 0,
         keep=(net,),
     )

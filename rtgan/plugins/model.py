@@ -54,6 +54,7 @@ class Model(Plugin):
     description = "A TorchScript model of your own, nn~ and Neutone files included, in a process of its own."
     options = frozenset({"model", "method", "attributes", "ranges", "late", "run", "weights"})
     required = ("model",)
+    rings = True
     settings = ParamSet(
         [
             Param("block_samples", "Block", 0, 65536, 0,
@@ -107,6 +108,8 @@ class Model(Plugin):
             raise UsageError(f"margin_samples is {self._margin}; allowed: 0 for a whole block, or from {LEAST_MARGIN}")
         own = self.spec.rates_hz or ((self.spec.rate_hz,) if self.spec.rate_hz else ())
         self.rates_hz = (int(rate_hz),) if int(rate_hz) else own
+        # The wrapper in such a file has next to no filter, and no delay by it.
+        self.short_resampling = self.spec.kind == "neutone"
         self._method = self.spec.method(method)
         self._choices: dict[str, Any] = {
             "method": method, "ranges": ranges, "attributes": attributes, "block": self._block, "seed": int(seed),
@@ -144,14 +147,16 @@ class Model(Plugin):
         method = self._method
         own = replace(activation, params={p: activation.params[p] for p in self.params})
         return blocks.activate(
-            compile(found.program), block, method.sounds_in, method.channels_out, method.delay_samples, own
-        )
+            compile(found.program), block, method.sounds_in, method.channels_out, method.delay_samples,
+            self.spec.tail_samples, own,
+        )  # fmt: skip
 
 
 class _Carded(Model):
     """A generator with a card: frame by frame on the audio thread, or in a worker where it cannot be lowered."""
 
     params = Denoise.params
+    rings = False
 
     def __init__(self, model: str, **more: str) -> None:
         if more:
@@ -199,7 +204,7 @@ def _in_worker(
         worker.node.address,
         int(sides.reset.address),
         latency_samples=worker.node.latency_samples + max(0, spec.method(choices.get("method", "")).delay_samples),
-        tail_samples=2 * rate,
+        tail_samples=spec.tail_samples,
         settle_samples=rate // 4,
         readings=worker.readings,
         wait=worker.wait,

@@ -29,7 +29,9 @@ Tensor = torch.Tensor
 _CACHES = ("pad", "cache")
 _SHAPES = ("bcn", "cn", "n")
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+_WANTED = {BOOL: "on or off", INT: "a whole number", FLOAT: "a number", TENSOR: "numbers with spaces between"}
 _ABOUT = ("latent_size", "full_latent_size", "stereo_mode")
+_LONGEST_TAIL_S = 4
 _BLOCKS = (512, 2048, 4096, 480, 8192, 1024)
 
 
@@ -371,9 +373,9 @@ def _set(module: Any, attribute: Attribute, texts: Sequence[str], path: str) -> 
             elif kind == TEXT:
                 values.append(text)
             else:
-                raise RtganError(f"{path}: {attribute.name} is a tensor and cannot be set by a preset")
+                values.append(torch.tensor([float(number) for number in text.split()]))
         except (KeyError, ValueError):
-            wanted = {BOOL: "on or off", INT: "a whole number", FLOAT: "a number"}.get(kind, "a text")
+            wanted = _WANTED.get(kind, "a text")
             raise RtganError(f"{path}: {attribute.name} takes {wanted}, not '{text[:40]}'") from None
     if getattr(module, f"set_{attribute.name}")(*values) not in (0, None):
         raise RtganError(f"{path}: the model refuses {attribute.name} = {', '.join(texts)}")
@@ -410,6 +412,8 @@ def look(path: str, sha256: str) -> Spec:
     with torch.inference_mode():
         if metadata and "sdk_version" in metadata:
             spec = _look_neutone(path, sha256, module, metadata, names)
+        elif {"forward_bt", "set_daw_sample_rate_and_buffer_size"} <= set(names):
+            spec = _look_neutone(path, sha256, module, json.dumps(_unwritten(module, names)), names)
         elif _nn_methods(module, names):
             spec = _look_nn(path, sha256, module, names)
         else:
@@ -455,7 +459,7 @@ def _look_nn(path: str, sha256: str, module: Any, names: Sequence[str]) -> Spec:
         plain = [v if isinstance(v, (bool, int, float, str)) else "" for v in values]
         attributes.append(Attribute(name, tuple(kinds), tuple(plain)))
         if TENSOR in kinds:
-            findings.append(f"its attribute {name} is a tensor and stays as it is")
+            findings.append(f"its attribute {name} is a tensor: a preset sets it, and no control moves it")
     rate = int(getattr(module, "sr", 0) or 0)
     if not rate and "get_sample_rate" in names:
         rate = max(0, int(module.get_sample_rate()))
@@ -496,12 +500,15 @@ def _look_neutone(path: str, sha256: str, module: Any, text: str, names: Sequenc
         if entry.get("type", "knob") not in ("knob", "continuous", "categorical", None):
             continue
         low, high = _number(entry.get("min_value"), 0.0), _number(entry.get("max_value"), 1.0)
-        low, high = (low, high) if high > low else (0.0, 1.0)
+        choices = _number(entry.get("n_values"), 0.0)
+        low, high = (0.0, choices - 1) if choices > 1 else (low, high) if high > low else (0.0, 1.0)
         default = _number(entry.get("default_value"), 0.0)
         # The older dialect writes defaults of 0 to 1; the newer one in the parameter's own unit.
-        share = (default - low) / (high - low) if "min_value" in entry else default
+        share = (default - low) / (high - low) if choices > 1 or "min_value" in entry else default
         share = min(max(share, 0.0), 1.0)
-        controls.append((number, str(entry.get("name", ""))[:40], str(entry.get("description", "")), share, low, high))
+        words = ", ".join(f"{k} {label}" for k, label in enumerate(entry.get("labels") or ()))
+        said = f"{entry.get('description', '')}{f' ({words})' if words else ''}"
+        controls.append((number, str(entry.get("name", ""))[:40], said, share, low, high))
     gains = {
         "wet": _number(data.get("wet_default_value"), 1.0),
         "dry": _number(data.get("dry_default_value"), 0.0),
@@ -521,6 +528,26 @@ def _look_neutone(path: str, sha256: str, module: Any, text: str, names: Sequenc
     method = Method(1 if mono_in else 2, 1, 1 if mono_out else 2, 1, delay_samples=delay)
     return Spec(path, sha256, "neutone", rate, tuple(rates), 1, tuple(blocks), {"forward": method}, about=about,
                 controls=tuple(controls), gains=gains, findings=tuple(findings))  # fmt: skip
+
+
+def _unwritten(module: Any, names: Sequence[str]) -> dict[str, Any]:
+    """What a Neutone file without metadata says of itself when it is asked, as the older dialect writes it."""
+
+    def ask(name: str) -> Any:
+        return getattr(module, name)() if name in names else None
+
+    data = {k: ask(k) for k in ("is_input_mono", "is_output_mono")}
+    data |= {k: ask(f"get_{k}") for k in ("native_sample_rates", "native_buffer_sizes")}
+    gains = ("wet_default_value", "dry_default_value", "input_gain_default_value", "output_gain_default_value")
+    data |= {k: ask(f"get_{k}") for k in gains}
+    values, labels, used = (ask(f"get_default_param_{k}") for k in ("values", "names", "used"))
+    data["neutone_parameters"] = {
+        f"p{k + 1}": {
+            "name": labels[k] if labels else "", "default_value": float(value), "used": used[k] if used else True,
+        }
+        for k, value in enumerate(values.reshape(-1).tolist() if isinstance(values, Tensor) else ())
+    }  # fmt: skip
+    return data
 
 
 def _flag(value: Any) -> bool:
@@ -595,6 +622,7 @@ def _watch(spec: Spec, module: Any) -> Spec:
         findings.append(f"it is loud: noise at -20 dB comes out with peaks of {20 * np.log10(peak):.0f} dBFS")
     elif peak < 1e-6 and spec.method("").sounds_in:
         findings.append("noise at -20 dB gives silence")
+    tail = 0 if random else _tail(player, sound, choices.rate_hz)
     caches = [b for n, b in module.named_buffers() if n.rpartition(".")[2] in _CACHES and b.dim() == 3]
     player.choices = choices
     player.reset()
@@ -603,7 +631,7 @@ def _watch(spec: Spec, module: Any) -> Spec:
     state = "buffers" if caches else "" if random or torch.equal(after, first[:, :block]) else "attributes"
     if not state and not random and block > 1 and _has_memory(spec, player, block):
         findings.append("it hears each block by itself: edges may be heard, unlike with an export for streaming")
-    spec = replace(spec, random=random, state=state)
+    spec = replace(spec, random=random, state=state, tail_samples=tail)
     rows = False
     if spec.kind == "nn~" and spec.method("").sounds_in == spec.method("").channels_out == 1:
         rows = (bool(caches) and min(b.shape[0] for b in caches) >= 2) if random else _rows_apart(spec, choices, module)
@@ -616,6 +644,21 @@ def _run(player: Player, sound: Tensor) -> Tensor:
     size = player.choices.block
     values = player._values
     return torch.cat([player.play(part, values) for part in torch.split(sound, size, 1) if part.shape[1] == size], 1)
+
+
+def _tail(player: Player, sound: Tensor, rate_hz: int) -> int:
+    """How long it sounds on behind a sound, until 80 dB below its peak; 0 for what does not die away by itself."""
+    block = player.choices.block
+    peak = float(_run(player, sound).abs().max())
+    silence, heard, begin = torch.zeros(sound.shape[0], block), [0.0], time.perf_counter()
+    for _ in range(_LONGEST_TAIL_S * rate_hz // block):
+        heard.append(float(player.play(silence, player._values).abs().max()))
+        if time.perf_counter() - begin > _LONGEST_TAIL_S:
+            break
+    quarter = len(heard) // 4
+    if not np.isfinite(peak) or max(heard[-quarter:], default=0.0) > max(1e-4 * peak, 0.5 * max(heard[: quarter + 1])):
+        return 0
+    return block * max((k for k, level in enumerate(heard) if level > 1e-4 * peak), default=0)
 
 
 def _has_memory(spec: Spec, player: Player, block: int) -> bool:

@@ -25,7 +25,7 @@ from rtgan.worker import nursery
 LOAD_S = 90.0
 LARGEST_BYTES = 4 << 30
 #: Raised when what is found out changes.
-_SCHEMA = 1
+_SCHEMA = 2
 #: Latents that get parameters.
 MOST_LATENTS = 16
 _NUMBER = r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -125,6 +125,8 @@ class Spec:
         Whether the rows of a batch are streams of their own.
     state : str
         Where it keeps what it has heard: "buffers", "attributes", or empty for nowhere.
+    tail_samples : int
+        How long it sounds on behind a sound, at its rate; 0 where that never ends by itself.
     random : bool
         Whether it gives something else with another seed.
     shape : str
@@ -150,6 +152,7 @@ class Spec:
     attributes: tuple[Attribute, ...] = ()
     rows: bool = False
     state: str = ""
+    tail_samples: int = 0
     random: bool = False
     shape: str = "bcn"
     about: Mapping[str, str] = field(default_factory=dict)

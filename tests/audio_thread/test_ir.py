@@ -25,6 +25,7 @@ CALLS_THROUGH_POINTERS = {
     "rtgan.engine._deliver",
     "rtgan.engine._end_panic",
     "rtgan.engine._mind_load",
+    "rtgan.engine._ring",
     "rtgan.engine._run",
     "rtgan.engine._run_graphs",
     "rtgan.engine.callback",

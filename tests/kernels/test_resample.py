@@ -35,6 +35,24 @@ def test_tones_come_through_with_100_db(rates):
     assert (10 * np.log10((reference**2).mean(axis=1) / (error**2).mean(axis=1)) > 100).all()
 
 
+@pytest.mark.parametrize("rates", PAIRS)
+def test_the_short_filter_trades_the_highest_tones_for_a_fourth_of_the_delay(rates):
+    given, wanted = rates
+    low = min(rates)
+    short, long = (resample.build(given, wanted, 3, 512, short=kind) for kind in (True, False))
+    assert 4 * (short.ahead_samples - 1) < long.ahead_samples
+    frequencies = 997.0, 0.36 * low, 0.38 * low
+    y = short.process(_tones(given, frequencies, given // 5).astype(np.float32))[:, 300:-300]
+    reference = _tones(wanted, frequencies, y.shape[1] + 600)[:, 300:-300]
+    wrong = 10 * np.log10(((y - reference) ** 2).mean(axis=1) / (reference**2).mean(axis=1))
+    assert wrong[0] < -60 and wrong[1] < -50 and wrong[2] < -40, wrong
+    if 1.3 * wanted < given:
+        y = resample.build(given, wanted, 1, 512, short=True).process(
+            _tones(given, (0.63 * low,), given // 5).astype(np.float32)
+        )
+        assert np.abs(y[:, 300:-300]).max() < 10 ** (-55 / 20)
+
+
 @pytest.mark.parametrize("rates", [(96000, 44100), (48000, 16000)])
 def test_the_stop_band_is_100_db_down(rates):
     given, wanted = rates
@@ -49,7 +67,7 @@ def test_agrees_with_scipy_given_the_same_filter(rates):
     given, wanted = rates
     built = resample.build(given, wanted, 1, 512)
     up, down = int(built.memory[resample.PHASES]), given * int(built.memory[resample.PHASES]) // wanted
-    ahead, table = resample._filter(given, wanted)
+    ahead, table = resample._filter(given, wanted, False)
     # The table, phase by phase, is the prototype filter at the fine rate, centred `ahead` samples from its end.
     prototype = table.astype(np.float64)[:, ::-1].T.ravel()
     centre = ahead * up

@@ -19,16 +19,16 @@ Frames = NDArray[np.float32]
 
 
 class Rig:
-    """A model in an engine; ``patient`` as files are rendered, else as it is live."""
+    """A model in an engine; ``patient`` as files are rendered, else live; ``call`` with calls of that length."""
 
     def __init__(
         self, model: Path, rate: int = 48000, channels: int = 1, patient: bool = True,
-        values: dict[str, float] | None = None, **options: str,
+        values: dict[str, float] | None = None, call: int = 0, **options: str,
     ) -> None:  # fmt: skip
         given = {"model": str(model), "run": "worker", **options}
         made = plugin_class("model").variant(given, load=True)
         assert made is not None
-        self._begin(made(**given), rate, channels, patient, values)
+        self._begin(made(**given), rate, channels, patient, values, call)
 
     @classmethod
     def of(cls, plugin: Plugin, rate: int, channels: int, values: dict[str, float]) -> Rig:
@@ -37,9 +37,14 @@ class Rig:
         rig._begin(plugin, rate, channels, True, values)
         return rig
 
-    def _begin(self, plugin: Plugin, rate: int, channels: int, patient: bool, values: dict[str, float] | None) -> None:
-        self.engine = Engine(rate, channels, max_block=512)
-        self.graph = Graph([ChainItem(plugin, dict(values or {}), "it")], rate, 512, channels)
+    def _begin(
+        self, plugin: Plugin, rate: int, channels: int, patient: bool, values: dict[str, float] | None, call: int = 0
+    ) -> None:  # fmt: skip
+        most = max(512, min(call, 1024))
+        self.engine = Engine(rate, channels, max_block=most)
+        self.graph = Graph(
+            [ChainItem(plugin, dict(values or {}), "it")], rate, most, channels, period_samples=call, regular=call > 0
+        )
         if patient:
             self.graph.wait_for_workers()
         self.engine.publish(self.graph)

@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Dict, List
 
 import torch
-from neutone_sdk import ContinuousNeutoneParameter, NeutoneParameter, WaveformToWaveformBase
+from neutone_sdk import NeutoneParameter, WaveformToWaveformBase
 from neutone_sdk.utils import save_neutone_model
+
+try:
+    from neutone_sdk import ContinuousNeutoneParameter as Continuous
+except ImportError:  # before 1.5
+    Continuous = NeutoneParameter
 
 
 class Quiet(torch.nn.Module):
@@ -49,7 +54,7 @@ class Wrapper(WaveformToWaveformBase):  # type: ignore[misc]
         return False
 
     def get_neutone_parameters(self) -> List[NeutoneParameter]:
-        return [ContinuousNeutoneParameter("cut", "how much", default_value=0.5)]
+        return [Continuous("cut", "how much", default_value=0.5)]
 
     @torch.jit.export
     def is_input_mono(self) -> bool:

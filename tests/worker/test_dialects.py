@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zoo as models
 from playing import Rig, delayed
 from support import speechlike
 
@@ -32,7 +33,7 @@ def test_methods_ratios_labels_and_attributes_are_read(zoo: Path) -> None:
     assert encode.labels_out[0] == "(signal) loudness"
     assert any("does not say its sample rate" in f for f in latents.findings)
     zoo_spec = specs.look(zoo / "zoo.ts")
-    assert [a.name for a in zoo_spec.attributes] == ["on", "order", "gain", "mode", "pair", "room"]
+    assert [a.name for a in zoo_spec.attributes] == ["on", "order", "gain", "mode", "pair", "room", "curve"]
     assert names(zoo / "zoo.ts") == ["on", "order", "gain", "pair_1", "pair_2"]
     fir = specs.look(zoo / "fir.ts")
     assert fir.rows and fir.state == "buffers" and fir.methods["forward"].delay_samples == 3
@@ -72,7 +73,9 @@ def test_texts_and_sound_files_are_set_when_it_is_loaded(zoo: Path, tmp_path: Pa
     import soundfile
 
     soundfile.write(tmp_path / "room.wav", np.full(100, 0.25, np.float32), 48000, subtype="FLOAT")
-    rig = Rig(zoo / "zoo.ts", attributes=f"mode=negative; room={tmp_path / 'room.wav'}")
+    with pytest.raises(RtganError, match="curve takes numbers with spaces between, not 'high'"):
+        Rig(zoo / "zoo.ts", attributes="curve=high")
+    rig = Rig(zoo / "zoo.ts", attributes=f"mode=negative; room={tmp_path / 'room.wav'}; curve=0.25 0.75")
     assert np.abs(rig.run(SOUND)[1024:] + SOUND[:-1024] - 0.25).max() < 1e-6
     with pytest.raises(RtganError, match="order takes a whole number, not 'many'"):
         Rig(zoo / "zoo.ts", attributes="order=many")
@@ -135,7 +138,52 @@ def test_dry_is_as_late_as_wet_and_gains_are_in_db(zoo: Path) -> None:
     assert np.abs(rig.run(SOUND) - 10 ** (-0.3) * delayed(SOUND, rig.latency)).max() < 1e-6
 
 
+def test_a_stereo_neutone_model_hears_both_sides(tmp_path: Path) -> None:
+    both = {**models.NEW_DIALECT, "is_input_mono": False, "is_output_mono": False}
+    path = models.save(models.Neutone(256, 2), tmp_path / "m.nm", both)
+    stereo = np.stack([SOUND, SOUND[::-1]], 1)
+    for run in ("auto", "worker"):
+        rig = Rig(path, channels=2, run=run)
+        assert np.abs(rig.run(stereo) - 0.5 * delayed(stereo, rig.latency)).max() < 1e-6
+
+
+def test_choices_of_neutone_are_numbers_with_their_names(tmp_path: Path) -> None:
+    entry = {"name": "mode", "description": "how it sounds", "default_value": 2, "used": True, "type": "categorical",
+             "n_values": 4, "labels": ["plain", "warm", "bright", "odd"]}  # fmt: skip
+    path = models.save(
+        models.Neutone(256), tmp_path / "m.nm", {**models.NEW_DIALECT, "neutone_parameters": {"p1": entry}}
+    )
+    mode = specs.look(path).knobs()[0].param
+    assert (mode.id, mode.minimum, mode.maximum, mode.default) == ("mode", 0, 3, 2) and "1 warm" in mode.description
+    rig = Rig(path)
+    assert np.abs(rig.run(SOUND) - delayed(SOUND, rig.latency) / 3).max() < 1e-6
+
+
+def test_a_neutone_file_without_metadata_is_asked(tmp_path: Path) -> None:
+    path = models.save(models.Bare(256), tmp_path / "m.ts")
+    spec = specs.look(path)
+    assert spec.kind == "neutone" and spec.blocks == (256,) and spec.rates_hz == (48000,)
+    assert names(path) == ["cut", "wet", "dry", "input_gain_db", "output_gain_db"]
+    rig = Rig(path)
+    assert np.abs(rig.run(SOUND) - 0.5 * delayed(SOUND, rig.latency)).max() < 1e-6
+
+
+def test_a_panel_of_microphones_goes_through_one_call_each_row_by_itself(zoo: Path) -> None:
+    sound = np.stack([speechlike(0.1, seed=k) for k in range(8)], 1)
+    rig = Rig(zoo / "fir.ts", channels=8)
+    out = rig.run(sound)
+    assert specs.look(zoo / "fir.ts").rows
+    for k in (0, 7):
+        assert np.abs(out[:, k] - Rig(zoo / "fir.ts").run(np.ascontiguousarray(sound[:, k]))).max() < 1e-6
+
+
 # --- what is refused ---
+
+
+def test_what_does_not_work_in_real_time_is_refused(tmp_path: Path) -> None:
+    path = models.save(models.Inner(256), tmp_path / "m.nm", models.NEW_DIALECT)
+    with pytest.raises(RtganError, match="is a Neutone model that does not work in real time"):
+        specs.look(path)
 
 
 @pytest.mark.parametrize(

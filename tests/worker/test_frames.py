@@ -94,4 +94,4 @@ def test_info_and_doctor_say_where_it_runs(
     assert "in a worker" not in capsys.readouterr().out
     assert command_line.main(["doctor", str(models / "choosy.ts")]) == 0
     told = capsys.readouterr().out
-    assert "it runs in a worker" in told and "1152 samples" in told and "measured 1152" in told
+    assert "it runs in a worker" in told and "1216 samples" in told and "measured 1216" in told

@@ -14,6 +14,7 @@ import pytest
 import torch
 from playing import Rig, delayed
 from support import speechlike
+from test_native import WRAPPER
 
 from rtgan.worker import spec as specs
 
@@ -58,3 +59,12 @@ def test_an_export_of_the_neutone_sdk(tmp_path: Path, monkeypatch: pytest.Monkey
     rig = Rig(path, values={"cut": 0.25})
     assert np.abs(rig.run(SOUND) - 0.75 * delayed(SOUND, rig.latency)).max() < 1e-5
     assert rig.latency == 1024
+    module = torch.jit.load(str(path))
+    buffering = getattr(module, "calc_buffering_delay_samples", None) or module.calc_min_delay_samples
+    for rate, row in WRAPPER.items():
+        for call, late in row.items():
+            module.set_daw_sample_rate_and_buffer_size(rate, call)
+            assert buffering() == late, (rate, call)
+            rig = Rig(path, rate, run="auto", call=call)
+            assert rig.graph.chain[0].plugin.notice.endswith("; native")
+            assert rig.latency <= late + (32 if rate == 96000 else 0), (rate, call)

@@ -100,6 +100,8 @@ class Zoo(torch.nn.Module):
         self.register_buffer("mode_params", params(3))
         self.register_buffer("pair_params", params(2, 2))
         self.register_buffer("room_params", params(5))
+        self.register_buffer("curve_params", params(4))
+        self.curve: torch.Tensor = torch.ones(1)
         self.on, self.order, self.gain, self.mode, self.pair = True, 2, 0.5, "plain", (0.0, 0.0)
         self.room: torch.Tensor = torch.zeros(1, 0)
         self.sr = 48000
@@ -110,7 +112,7 @@ class Zoo(torch.nn.Module):
 
     @torch.jit.export
     def get_attributes(self) -> List[str]:
-        return ["on", "order", "gain", "mode", "pair", "room", "none"]
+        return ["on", "order", "gain", "mode", "pair", "room", "curve", "none"]
 
     @torch.jit.export
     def get_on(self) -> bool:
@@ -160,6 +162,15 @@ class Zoo(torch.nn.Module):
         return 0
 
     @torch.jit.export
+    def get_curve(self) -> torch.Tensor:
+        return self.curve
+
+    @torch.jit.export
+    def set_curve(self, value: torch.Tensor) -> int:
+        self.curve = value
+        return 0
+
+    @torch.jit.export
     def get_room(self) -> str:
         return "room#0"
 
@@ -175,7 +186,7 @@ class Zoo(torch.nn.Module):
         return 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x * self.gain * self.order + self.pair[0] - self.pair[1]
+        y = x * self.gain * self.order * self.curve.sum() + self.pair[0] - self.pair[1]
         if self.mode == "negative":
             y = -y
         if self.room.numel() > 0:
@@ -326,11 +337,11 @@ class Widen(torch.nn.Module):
 class Inner(torch.nn.Module):
     """Neutone's inner model: a gain by its first parameter, 7 samples late, in its own block size."""
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, block: int, channels: int = 1) -> None:
         super().__init__()
         self.block = block
-        self.register_buffer("line", torch.zeros(1, 7))
-        self.register_buffer("out", torch.zeros(1, block))
+        self.register_buffer("line", torch.zeros(channels, 7))
+        self.register_buffer("out", torch.zeros(channels, block))
 
     @torch.jit.export
     def calc_model_delay_samples(self) -> int:
@@ -347,9 +358,9 @@ class Inner(torch.nn.Module):
 class Neutone(torch.nn.Module):
     """The outside of a Neutone file."""
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, block: int, channels: int = 1) -> None:
         super().__init__()
-        self.w2w_base = Inner(block)
+        self.w2w_base = Inner(block, channels)
 
     @torch.jit.export
     def set_daw_sample_rate_and_buffer_size(self, rate: int, block: int, own_rate: int = 0, own_block: int = 0) -> int:
@@ -361,6 +372,42 @@ class Neutone(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
         return self.w2w_base.forward(x, p)
+
+
+class Bare(Neutone):
+    """The same in a file that lost its metadata."""
+
+    @torch.jit.export
+    def forward_bt(self, x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        return self.w2w_base.forward(x, p)
+
+    @torch.jit.export
+    def is_input_mono(self) -> bool:
+        return True
+
+    @torch.jit.export
+    def is_output_mono(self) -> bool:
+        return True
+
+    @torch.jit.export
+    def get_native_sample_rates(self) -> List[int]:
+        return [48000]
+
+    @torch.jit.export
+    def get_native_buffer_sizes(self) -> List[int]:
+        return [256]
+
+    @torch.jit.export
+    def get_default_param_names(self) -> List[str]:
+        return ["cut", "", "", ""]
+
+    @torch.jit.export
+    def get_default_param_used(self) -> List[bool]:
+        return [True, False, False, False]
+
+    @torch.jit.export
+    def get_default_param_values(self) -> torch.Tensor:
+        return torch.tensor([[0.5], [0.0], [0.0], [0.0]])
 
 
 OLD_DIALECT: dict[str, Any] = {
