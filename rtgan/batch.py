@@ -27,13 +27,13 @@ def run(args: argparse.Namespace) -> int:
     """Process every input; the first problem ends the run with one sentence."""
     steps: list[offline.Step] = []
     settings: dict[str, object] = {}
-    rate_of_log = 0
+    rate_of_log = calls = 0
     if args.events:
         if args.midi:
             raise UsageError("--events brings what MIDI did; leave --midi out")
         if args.preset:
             raise UsageError("--events brings its own preset; leave --preset out")
-        preset, values, steps, rate_of_log = offline.read_log(args.events, args.allow_code)
+        preset, values, steps, rate_of_log, calls = offline.read_log(args.events, args.allow_code)
         settings.update(values)
     else:
         preset = presets.load(args.preset or "clean")
@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 midi=messages,
                 port=mapping.FILE_PORT,
                 prepare=prepare,
+                calls_samples=calls,
                 **keywords,
             )
         files.write(target, out, rate)
@@ -139,13 +140,15 @@ def replay(args: argparse.Namespace) -> int:
     for needed in (dry, log):
         if not needed.is_file():
             raise UsageError(f"{args.take} is no recorded performance: there is no {needed.name}")
-    preset, values, steps, logged_hz = offline.read_log(log, args.allow_code)
+    preset, values, steps, logged_hz, calls = offline.read_log(log, args.allow_code)
     whole = parts(take)
     samples, rate = files.read_parts([part.with_suffix(".dry.wav") for part in whole])
     if rate != logged_hz:
         raise UsageError(f"{dry} has {rate} Hz, but its events were recorded at {logged_hz} Hz")
     settings: dict[str, Any] = {name.replace(".", "__", 1): value for name, value in values.items()}
-    out = offline.process(samples, rate, preset, keep_latency=True, steps=steps, **settings)
+    out = offline.process(
+        samples, rate, preset, keep_latency=True, steps=steps, calls_samples=calls, **settings
+    )  # fmt: skip
     if args.output is not None:
         files.check_target(args.output)
         files.write(args.output, out, rate)

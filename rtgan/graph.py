@@ -676,6 +676,7 @@ class Graph:
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.channels = channels
+        self._period_samples = period_samples
         self.serial = next(_serials)
         self.arena = arena = Arena()
         self.chain = labelled(chain)
@@ -845,6 +846,11 @@ class Graph:
     def problems(self) -> list[str]:
         """What went wrong outside the audio thread so far, a sentence each."""
         return [problem for node in self.nodes if node.problems is not None for problem in node.problems()]
+
+    @property
+    def calls_samples(self) -> int:
+        """Length of the device's calls, where a node's delay counts on it; else 0."""
+        return self._period_samples if any(node.slips for node in self.nodes) else 0
 
     @property
     def slipped(self) -> bool:

@@ -416,7 +416,7 @@ class Host:
             if self._record is not None:
                 self._recorder = self._new_take(self._record)
                 # What the values are before anything can change them.
-                self._recorder.begin(0, self._past)
+                self._recorder.begin(0, self._past, self._graph.calls_samples)
             self._thread = threading.Thread(target=self._watch, name="rtgan-host", daemon=True)
             self._thread.start()
             self._mind_load()
@@ -752,7 +752,7 @@ class Host:
                         self.engine.tape.read()
                     self._heard = Heard(self.engine.run_tape(_TAPE_FRAMES), 0)
                 elif heard.begin_kept is not None:
-                    recorder.begin(heard.begin_kept, self._past)
+                    recorder.begin(heard.begin_kept, self._past, self._graph.calls_samples)
                     recorder.append(heard.kept)
                 self._recorder = recorder
 
@@ -1175,7 +1175,7 @@ class Host:
             if self._heard is not None:
                 self._heard.begin(record.when)
             if self._recorder is not None and not self._recorder.begun:
-                self._recorder.begin(record.when, self._past)
+                self._recorder.begin(record.when, self._past, self._graph.calls_samples)
         elif record.kind == events.TAPE_LOST and self._heard is not None:
             self._heard.lost(record.b, record.a)
         elif record.kind == events.APPLIED:

@@ -178,22 +178,26 @@ class Renderer:
         ``midi`` are messages with the samples at which they take effect, ``port`` the number of their port.
         """
         total = samples.shape[1]
-        out = np.empty((self.channels, total + flush), np.float32)
         waiting = sorted(steps, key=lambda s: s.position)
         messages = sorted(midi, key=lambda m: m[0])
         sent = 0
         done = 0
-        while done < total + flush:
+        calls = self._period
+        # Calls of one length to the end: what is behind it nobody hears.
+        end = -(-(total + flush) // calls) * calls if calls else total + flush
+        out = np.empty((self.channels, end), np.float32)
+        while done < end:
             while waiting and waiting[0].position <= self._position:
                 self._carry_out(waiting.pop(0))
-            stop = min(done + _PIECE, total + flush)
-            if waiting:
+            stop = min(done + (calls or _PIECE), end)
+            if waiting and not calls:
                 stop = min(stop, done + waiting[0].position - self._position)
             while sent < len(messages) and messages[sent][0] < self._position + stop - done:
                 if not self.engine.midi(messages[sent][1], messages[sent][0], port):
                     # The inbox is full: play as far as what it holds, then go on. Everything up to there may be
                     # due at one and the same sample, which no inbox is large enough for.
-                    stop = min(stop, done + max(1, messages[sent][0] - self._position))
+                    if not calls:
+                        stop = min(stop, done + max(1, messages[sent][0] - self._position))
                     break
                 sent += 1
             piece = samples[:, done : min(stop, total)]
@@ -202,7 +206,7 @@ class Renderer:
             out[:, done:stop] = self.push(piece)
             progress(min(stop, total) - min(done, total))
             done = stop
-        return out
+        return out[:, : total + flush]
 
     def _carry_out(self, step: Step) -> None:
         if step.recall:
@@ -299,6 +303,7 @@ def process(
     midi: Sequence[tuple[int, bytes]] = (),
     port: int = 0,
     prepare: Prepare | None = None,
+    calls_samples: int = 0,
     **params: object,
 ) -> NDArray[np.float32]:
     """Send samples through a preset, as live, faster than real time.
@@ -323,6 +328,9 @@ def process(
         Number of the port they come from.
     prepare : callable, optional
         Given every graph before it plays; gives it the routes that MIDI takes.
+    calls_samples : int
+        As a device with calls of so many samples would play it, which is what a model's delay may depend on; 0 for
+        the delay that holds whatever the calls are.
     **params
         Values on top of the preset's, with ``__`` for the dot: ``denoise__amount_db=12``.
 
@@ -353,7 +361,7 @@ def process(
             raise UsageError(f"a performance is rendered at the rate it was recorded at, not at {sample_rate} Hz")
         planar = convert(planar, int(sample_rate), rate)
     settings = {name.replace("__", ".", 1): value for name, value in params.items()}
-    renderer = Renderer(chosen, rate, len(planar), settings, prepare=prepare)
+    renderer = Renderer(chosen, rate, len(planar), settings, prepare=prepare, period_samples=calls_samples)
     latency = 0 if keep_latency else renderer.latency_samples
     out = renderer.perform(planar, steps, progress, latency, midi, port)[:, latency:]
     if rate != sample_rate:
@@ -373,19 +381,21 @@ def convert(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[n
 # --- the log of a performance -----------------------------------------------------------------------------
 
 _LOG_SCHEMA = 1
+_LONGEST_CALL = 1 << 16
 
 
-def log_header(preset: Preset, sample_rate_hz: int, channels: int, values: Mapping[str, float]) -> str:
-    """First line of an event log."""
-    return json.dumps(
-        {
-            "schema": _LOG_SCHEMA,
-            "sample_rate_hz": sample_rate_hz,
-            "channels": channels,
-            "preset": presets.dump(preset),
-            "values": dict(values),
-        }
-    )
+def log_header(
+    preset: Preset, sample_rate_hz: int, channels: int, values: Mapping[str, float], calls_samples: int = 0
+) -> str:
+    """First line of an event log; with the length of the device's calls where a delay depended on it."""
+    head = {
+        "schema": _LOG_SCHEMA,
+        "sample_rate_hz": sample_rate_hz,
+        "channels": channels,
+        "preset": presets.dump(preset),
+        "values": dict(values),
+    }
+    return json.dumps(head | ({"calls_samples": calls_samples} if calls_samples else {}))
 
 
 def log_step(step: Step) -> str:
@@ -417,8 +427,8 @@ def log_part(name: str) -> str:
     return json.dumps({"part": name})
 
 
-def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, float], list[Step], int]:
-    """Read an event log: the preset it began with, its values, what happened in order, and the sample rate.
+def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, float], list[Step], int, int]:
+    """Read an event log: the preset it began with, its values, what happened in order, rate, and length of calls.
 
     Parameters
     ----------
@@ -482,7 +492,10 @@ def read_log(path: Path, allow_code: bool = False) -> tuple[Preset, dict[str, fl
         steps = [step for step, _ in found]
         if not isinstance(head["values"], dict) or not all(isinstance(s.values or {}, dict) for s in steps):
             raise ValueError("values must be a table")
-        return preset, dict(head["values"]), steps, int(head["sample_rate_hz"])
+        calls = int(head.get("calls_samples", 0))
+        if not 0 <= calls <= _LONGEST_CALL:
+            raise ValueError(f"no device has calls of {calls} samples")
+        return preset, dict(head["values"]), steps, int(head["sample_rate_hz"]), calls
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise UsageError(f"{path}:{max(number, 1)}: malformed event log: {problem}") from None
 

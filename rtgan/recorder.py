@@ -192,7 +192,8 @@ class Recorder:
 
     ``NAME.wav`` gets the wet sound, ``NAME.dry.wav`` the input, ``NAME.events.jsonl`` what was done. Wet is
     taken before the fades at start and stop, so that ``rtgan process --keep-latency`` of the dry file gives
-    the wet file bit for bit. ``NAME.STEM.wav`` gets each stem. ``NAME.flac`` holds the same in 24 bits.
+    the wet file bit for bit; with a model whose delay depends on the device's calls, ``--events`` of the log does.
+    ``NAME.STEM.wav`` gets each stem. ``NAME.flac`` holds the same in 24 bits.
 
     Parameters
     ----------
@@ -244,13 +245,16 @@ class Recorder:
         keep_older(self.log_path)
         self._log = self.log_path.open("w", encoding="utf-8")
 
-    def begin(self, origin: int, past: Past) -> None:
-        """Write from the engine's sample ``origin`` on, which nothing in ``past`` lies before."""
+    def begin(self, origin: int, past: Past, calls_samples: int = 0) -> None:
+        """Write from the engine's sample ``origin`` on, which nothing in ``past`` lies before.
+
+        ``calls_samples`` as in `Graph.calls_samples`.
+        """
         past.forget(origin)
         self.begun = True
         self.origin = origin
         self._numbers = {past.number: 0}
-        self._write(offline.log_header(past.preset, self._rate, self._channels, past.values))
+        self._write(offline.log_header(past.preset, self._rate, self._channels, past.values, calls_samples))
         for step in past.levels:
             self._write(offline.log_step(step))
         for deed in past.deeds:

@@ -72,7 +72,7 @@ def test_a_recording_with_changes_is_performed_again_bit_for_bit(tmp_path: Path)
                 time.sleep(0.15)
                 host.load("voice-basic")
             time.sleep(0.1)
-    preset, values, steps, rate = offline.read_log(tmp_path / "take.events.jsonl")
+    preset, values, steps, rate, _ = offline.read_log(tmp_path / "take.events.jsonl")
     assert [s.preset.name for s in steps if s.preset] == ["Bypass", "Voice without a model"]
     assert len([s for s in steps if s.param]) >= 5
     dry, _ = soundfile.read(tmp_path / "take.dry.wav", dtype="float32")
@@ -324,7 +324,7 @@ def test_the_log_begins_from_what_the_values_were_and_not_from_what_they_became(
             wait_for(lambda: host._graph.values()["gate.threshold_db"] == -33)
         wait_for(lambda: serial in host._adopted)
         time.sleep(0.1)
-    _, _, steps, _ = offline.read_log(tmp_path / "take.events.jsonl")
+    _, _, steps, *_ = offline.read_log(tmp_path / "take.events.jsonl")
     loaded = next(s for s in steps if s.preset is not None)
     assert loaded.values is not None and loaded.values["gate.threshold_db"] == before != -33
     assert any(s.param == "gate.threshold_db" and s.value == -33 for s in steps)

@@ -190,7 +190,7 @@ def test_a_log_brings_every_step_back(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     lines = [offline.log_header(preset, RATE, 1, {}), *map(offline.log_step, steps)]
     log.write_text("\n".join(lines) + "\n")
-    _, _, read, _ = offline.read_log(log, allow_code=True)
+    _, _, read, *_ = offline.read_log(log, allow_code=True)
     assert read == steps
     sound = 0.5 * sine(0, 40000)[:, 0]
     out = rtgan.process(sound, RATE, preset, keep_latency=True, steps=read)

@@ -124,7 +124,7 @@ def test_an_event_log_round_trips_and_bad_ones_name_the_line(tmp_path: Path) -> 
     values = {"limiter.drive_db": 3.0}
     lines = [offline.log_header(preset, 48000, 1, values), *map(offline.log_step, steps)]
     path.write_text("\n".join(lines))
-    read_preset, read_values, read_steps, rate = offline.read_log(path)
+    read_preset, read_values, read_steps, rate, _ = offline.read_log(path)
     assert (read_preset, read_values, rate) == (preset, values, 48000)
     assert read_steps == steps
     for number, broken in (

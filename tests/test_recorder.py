@@ -110,7 +110,7 @@ def test_pre_roll_holds_what_was_heard_and_done_before(tmp_path: Path) -> None:
     dry, _ = soundfile.read(tmp_path / "take.dry.wav", dtype="float32")
     assert len(dry) > 48000
     assert np.array_equal(dry, sound[recorder.origin : recorder.origin + len(dry)])
-    preset, values, steps, _ = offline.read_log(tmp_path / "take.events.jsonl")
+    preset, values, steps, *_ = offline.read_log(tmp_path / "take.events.jsonl")
     assert preset.name == "Bypass" and values["host.volume_db"] == -6, "what was done long ago is where it begins"
     assert [s.preset.name for s in steps if s.preset] == ["Voice without a model"]
     assert any(s.param == "gate.threshold_db" and s.value == -41 and s.graph == 1 for s in steps)

@@ -360,6 +360,6 @@ def test_a_performance_in_the_log_is_played_again_to_the_bit(tmp_path: Path) -> 
             lines.append(offline.log_step(step))
     log = tmp_path / "log.jsonl"
     log.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    again, _, steps, rate = offline.read_log(log)
+    again, _, steps, rate, _ = offline.read_log(log)
     assert any(step.param == "synth.morph" for step in steps) and np.abs(heard).max() > 0.01
     assert np.array_equal(offline.Renderer(again, rate, 1).perform(silence, steps), heard)

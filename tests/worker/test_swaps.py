@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import zoo as models
 from playing import Rig, delayed
 from support import speechlike
 
-from rtgan import presets
+from rtgan import cli as command_line
+from rtgan import offline, presets
 from rtgan.graph import ChainItem, Graph
 from rtgan.host import Host
 from rtgan.plugin import plugin_class
@@ -114,6 +116,25 @@ def test_events_wait_for_whole_calls_where_a_model_counts_on_them(zoo: Path) -> 
     for k in range(20):
         rig.set("latent_1_gain", 1.0, 100 + 333 * k)
     assert np.abs(rig.run(sound, 64) - sound).max() < 1e-5 and not rig.graph.slipped
+
+
+def test_a_take_of_a_model_that_counts_on_whole_calls_is_performed_again(echo: Path, tmp_path: Path) -> None:
+    take = tmp_path / "take.wav"
+    source = np.tile(speechlike(1.0), 30)[None]
+    with Host(presets.of_model(str(echo)), source=source, block=128, record=take) as host:
+        assert host.wait_first_block() and host.latency_samples == 0
+        label = host.preset.chain[0].plugin
+        for k in range(4):
+            host.set(f"{label}.mix", 90.0 - 20 * k)
+            time.sleep(0.1)
+    log = tmp_path / "take.events.jsonl"
+    assert offline.read_log(log, allow_code=True)[4] == 128
+    assert command_line.main(["replay", str(take), "--allow-code"]) == 0
+    again = tmp_path / "again.wav"
+    rendered = ["process", str(tmp_path / "take.dry.wav"), "-o", str(again), "--events", str(log)]
+    assert command_line.main([*rendered, "--keep-latency", "--allow-code"]) == 0
+    wet, dry = (soundfile.read(path, dtype="float32")[0] for path in (take, tmp_path / "take.dry.wav"))
+    assert np.array_equal(soundfile.read(again, dtype="float32")[0], wet) and not np.array_equal(wet, dry)
 
 
 def test_a_host_whose_device_does_not_keep_its_word_builds_anew(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
