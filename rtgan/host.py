@@ -649,8 +649,11 @@ class Host:
 
         if behind() or not self.engine.inbox.empty:
             deadline = time.monotonic() + timeout_s
+            while time.monotonic() < deadline and behind():
+                time.sleep(0.001)
+            # What was waiting has only been sent by now.
             callbacks = self.engine.counters.callbacks
-            while time.monotonic() < deadline and (behind() or self.engine.counters.callbacks < callbacks + 2):
+            while time.monotonic() < deadline and self.engine.counters.callbacks < callbacks + 2:
                 time.sleep(0.001)
         self._poll()
 

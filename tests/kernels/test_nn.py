@@ -60,7 +60,7 @@ EXACT: dict[str, tuple[Callable[..., NDArray[np.float64]], NDArray[np.float64], 
 
 
 #: How many literal parameters a function takes after its values.
-LITERALS = {"leaky_relu": 1, "elu": 3, "softplus": 2, "power": 1, "threshold": 2, "finite": 3}
+LITERALS = {"wrap": 1, "leaky_relu": 1, "elu": 3, "softplus": 2, "power": 1, "threshold": 2, "finite": 3}
 
 
 def apply(name: str, *values: Array, literals: tuple[float, ...] = ()) -> Array:
