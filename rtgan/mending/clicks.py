@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtgan.kernels import autoregression
+from rtgan.mending.spans import runs
 
 Sound = NDArray[np.float32]
 Wide = NDArray[np.float64]
@@ -176,6 +177,5 @@ def removed(sound: Sound, rate_hz: int, leave: NDArray[np.bool_] | None = None) 
                     hit[start + samples] = True
                     again |= {start - hop, start, start + hop}
         waiting = sorted(s for s in again if 0 <= s < len(sound))
-    edges = np.diff(np.concatenate(([False], hit)).astype(np.int8))
     out = np.where(hit[lead : lead + len(sound)], x[lead : lead + len(sound)].astype(np.float32), sound)
-    return out, int((edges == 1).sum())
+    return out, len(runs(hit))

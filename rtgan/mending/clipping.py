@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rtgan.mending.spans import runs
+
 Sound = NDArray[np.float32]
 Lost = NDArray[np.bool_]
 
@@ -34,7 +36,7 @@ def _cut(sound: Sound) -> Lost:
     if level < _LEAST:
         return none
     top = sound >= level - near
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], top, [False])).astype(np.int8))).reshape(-1, 2)
+    edges = runs(top)
     count = 0
     for begin, end in edges[edges[:, 1] - edges[:, 0] >= _IN_A_ROW]:
         sides = sound[[max(begin - 1, 0), min(end, len(sound) - 1)]]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rtgan import offline
 from rtgan.errors import UsageError
 from rtgan.kernels import autoregression
+from rtgan.mending.spans import runs
 from rtgan.presets import Entry, Preset
 
 Sound = NDArray[np.float32]
@@ -36,10 +37,9 @@ _LEAD_S, _AFTER_S = 0.25, 0.02
 
 def detected(sound: Sound, rate_hz: int) -> Spans:
     """Runs of exact zeros of 1 to 200 ms that break the sound of one channel off, as (first, behind the last)."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], sound == 0, [False])).astype(np.int8))).reshape(-1, 2)
     edge = max(2, round(_EDGE_S * rate_hz))
     found = []
-    for begin, end in edges:
+    for begin, end in runs(sound == 0):
         if not SHORTEST_S * rate_hz <= end - begin <= LONGEST_S * rate_hz:
             continue
         sides = sound[max(0, begin - edge) : begin], sound[end : end + edge]
