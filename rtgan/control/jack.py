@@ -18,7 +18,7 @@ from rtgan.control import jack_callback as native
 from rtgan.engine import Engine
 from rtgan.errors import RtganError
 from rtgan.events import MIDI, Record, Ring
-from rtgan.io.jack_server import shutdown
+from rtgan.io.jack_server import Quiet, shutdown
 from rtgan.memory import Arena, address_of
 
 _MIDI_TYPE = b"8 bit raw midi"
@@ -76,28 +76,6 @@ def _library() -> Any:
     raise RtganError(NO_LIBRARY)
 
 
-class _Quiet:
-    """While a client is opened, JACK's own complaints about a server that is not there are not printed."""
-
-    def __init__(self, library: Any) -> None:
-        self._slots = []
-        for name in ("jack_error_callback", "jack_info_callback"):
-            try:
-                self._slots.append(ctypes.c_void_p.in_dll(library, name))
-            except ValueError:
-                continue  # an implementation that keeps it elsewhere
-
-    def __enter__(self) -> None:
-        harmless = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p).value
-        self._before = [slot.value for slot in self._slots]
-        for slot in self._slots:
-            slot.value = harmless
-
-    def __exit__(self, *problem: object) -> None:
-        for slot, value in zip(self._slots, self._before, strict=True):
-            slot.value = value
-
-
 class JackMidi:
     """A MIDI client on the running JACK server [main; one thread at a time].
 
@@ -128,7 +106,7 @@ class JackMidi:
         self._engine = engine
         self._exact = exact
         self._library = library = _library()
-        with _Quiet(library):
+        with Quiet(library):
             client = library.jack_client_open(NAME.encode(), _NO_START, None)
         if not client:
             raise RtganError("no JACK server is running")

@@ -108,13 +108,13 @@ def refresh() -> None:
     """Look for devices anew; no stream may be open. PortAudio makes its list once, when it begins."""
     global _watch
     sd = _sounddevice()
-    seen, _watch = _watch or Watch(), None
-    if any("JACK" in api["name"] for api in sd.query_hostapis()) and not seen.goes_on:
+    with_jack = any("JACK" in api["name"] for api in sd.query_hostapis())
+    if with_jack and _watch is None:
+        _watch = Watch()
+    if with_jack and _watch is not None and not _watch.goes_on:
         # The end of a PortAudio whose JACK server has died is an assertion that fails, and takes the process along.
-        seen.end()
         _renew()
         return
-    seen.end()
     sd._terminate()
     _begin(sd)
 
@@ -122,6 +122,8 @@ def refresh() -> None:
 def _begin(sd: Any) -> None:
     """Let PortAudio begin, and watch the server it begins with."""
     global _watch
+    if _watch is not None:
+        _watch.end()
     _watch = Watch()
     sd._initialize()
     atexit.unregister(_leave)

@@ -31,6 +31,28 @@ def shutdown(gone: Any) -> None:
 NODES[f"{__name__}.shutdown"] = shutdown
 
 
+class Quiet:
+    """While a client is opened, JACK's own complaints about a server that is not there are not printed."""
+
+    def __init__(self, library: Any) -> None:
+        self._slots = []
+        for name in ("jack_error_callback", "jack_info_callback"):
+            try:
+                self._slots.append(ctypes.c_void_p.in_dll(library, name))
+            except ValueError:
+                continue  # an implementation that keeps it elsewhere
+
+    def __enter__(self) -> None:
+        harmless = ctypes.cast(ctypes.pythonapi.Py_GetVersion, ctypes.c_void_p).value
+        self._before = [slot.value for slot in self._slots]
+        for slot in self._slots:
+            slot.value = harmless
+
+    def __exit__(self, *problem: object) -> None:
+        for slot, value in zip(self._slots, self._before, strict=True):
+            slot.value = value
+
+
 class Watch:
     """A client that sees the end of the server it was opened on [main].
 
@@ -49,7 +71,8 @@ class Watch:
             return
         self._gone = np.zeros(1, np.int64)
         self._library.jack_client_open.restype = ctypes.c_void_p
-        self._client = self._library.jack_client_open(b"rtgan-look", _NO_START, None)
+        with Quiet(self._library):
+            self._client = self._library.jack_client_open(b"rtgan-look", _NO_START, None)
         self.there = self._client is not None
         if self._client is not None:
             told = (self._client, shutdown.address, address_of(self._gone))
