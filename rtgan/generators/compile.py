@@ -42,11 +42,16 @@ LARGE = 1 << 14
 _SOURCES = ("chance", "choosing", "compile", "fuse", "lowering", "operations", "program", "spectral")
 
 
+def _room(size: int) -> Floats:
+    """Zeros that start on a 64-byte border."""
+    room = np.zeros(size + _ALIGN, np.float32)
+    start = (-room.ctypes.data % 64) // 4
+    return room[start : start + size]
+
+
 def aligned(values: Floats) -> Floats:
     """A copy that starts on a 64-byte border."""
-    room = np.zeros(values.size + _ALIGN, np.float32)
-    start = (-room.ctypes.data % 64) // 4
-    out = room[start : start + values.size]
+    out = _room(values.size)
     out[:] = values
     return out
 
@@ -216,18 +221,19 @@ class _Builder:
     def weight(self, values: Floats) -> str:
         """Add values to the weights, once; returns their address as an operand."""
         values = np.ascontiguousarray(values, np.float32).ravel()
-        key = hashlib.sha256(values.tobytes()).digest() + values.size.to_bytes(8, "little")
+        key = hashlib.sha256(values.data).digest() + values.size.to_bytes(8, "little")
         if key not in self.packed:
             self.packed[key] = self.length
-            padded = np.zeros(-(-max(1, values.size) // _ALIGN) * _ALIGN, np.float32)
-            padded[: values.size] = values
-            self.chunks.append(padded)
-            self.length += padded.size
+            self.chunks.append(values)
+            self.length += -(-max(1, values.size) // _ALIGN) * _ALIGN
         return f"%weights {self.packed[key]}"
 
     def weights(self) -> Floats:
-        """All weights."""
-        return np.concatenate([*self.chunks, np.zeros(_ALIGN, np.float32)])
+        """All weights, on a 64-byte border."""
+        out = _room(self.length + _ALIGN)
+        for at, chunk in zip(self.packed.values(), self.chunks, strict=True):
+            out[at : at + chunk.size] = chunk
+        return out
 
     def matrix(self, values: Floats) -> tuple[str, type[str]]:
         """Add the weights of a product; returns their address and what kind of pointer leads there."""

@@ -174,6 +174,8 @@ class Lowering:
         data = self.memory[view.storage].data
         if data is None or not self.is_constant(view):
             raise Unsupported("a weight depends on the input")
+        if view.contiguous:
+            return data[view.offset : view.offset + view.size].reshape(view.shape).copy()
         return np.ascontiguousarray(data[addresses(view)])
 
     def operand(self, value: Any) -> View | float:

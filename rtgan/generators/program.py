@@ -141,7 +141,7 @@ class Program:
     def digest(self) -> str:
         """SHA-256 of everything in it."""
         total = hashlib.sha256(self.document())
-        total.update(np.ascontiguousarray(self.weights).tobytes())
+        total.update(np.ascontiguousarray(self.weights).data)
         return total.hexdigest()
 
     def bytes(self) -> bytes:

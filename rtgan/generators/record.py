@@ -85,12 +85,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What this would keep out is never there, and keeping it out costs the import of a compiler: a second."""
         return False
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, like: _Recorder | None = None, keeps: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seed, self.draws = seed, 0
+        #: Weights are copied in one run of three; of the next it is only asked whether they are the same.
+        self.like, self.keeps, self.differs = like, keeps, False
         self.ops: list[dict[str, Any]] = []
         self.storages: list[Storage] = []
-        self.chunks: list[np.ndarray[Any, Any]] = []
+        #: Weights by where they start.
+        self.kept: dict[int, np.ndarray[Any, Any]] = {}
         self.length = 0
         self.alive: list[Tensor] = []
         self.ids: dict[int, int] = {}
@@ -114,18 +117,30 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return k
 
     def store(self, values: np.ndarray[Any, Any]) -> int:
-        at = self.length
-        padded = np.zeros(-(-values.size // 16) * 16, np.float32)
-        padded[: values.size] = values.ravel()
-        self.chunks.append(padded)
-        self.length += padded.size
+        at, room = self.length, -(-values.size // 16) * 16
+        self.length += room
+        if not room:
+            return at
+        if self.like is not None:
+            before = self.like.kept.get(at)
+            # Bits, so that what is no number equals itself.
+            same = (
+                before is not None
+                and before.size == room
+                and np.array_equal(before[: values.size].view(np.int32), values.view(np.int32))
+            )
+            self.differs |= not same
+        elif self.keeps:
+            padded = np.empty(room, np.float32)
+            padded[: values.size], padded[values.size :] = values, 0
+            self.kept[at] = padded
         return at
 
     def whole(self, t: Tensor) -> np.ndarray[Any, Any]:
-        """All values of a tensor's storage."""
+        """All values of a tensor's storage, which may be that very memory."""
         size = t.untyped_storage().nbytes() // t.element_size()
         flat = torch.empty(0, dtype=t.dtype).set_(t.untyped_storage(), 0, (size,), (1,))
-        return _real(flat).to(torch.float32).clone().numpy().ravel()
+        return _real(flat).to(torch.float32).numpy().ravel()
 
     def declare(self, t: Tensor, kind: str) -> int:
         k = self.key(t)
@@ -409,9 +424,8 @@ def _flat(result: Any) -> list[Any]:
 
 
 def _run(
-    module: Any, examples: Sequence[Tensor], mutable: set[str], seed: int | None, hidden: Sequence[Tensor] = ()
-) -> tuple[_Recorder, list[View], list[View], set[str], dict[str, Tensor]]:
-    recorder = _Recorder(seed)
+    module: Any, examples: Sequence[Tensor], mutable: set[str], recorder: _Recorder, hidden: Sequence[Tensor] = ()
+) -> tuple[list[View], list[View], set[str], dict[str, Tensor]]:
     inputs = [t.detach().clone().contiguous() for t in examples]
     tensors = _state_tensors(module)
     with torch.inference_mode():
@@ -452,7 +466,7 @@ def _run(
                 arguments = {"self": {"t": recorder.view(before).json()}, "src": {"t": recorder.view(after).json()}}
                 recorder.ops.append({"op": "copy", "args": arguments, "out": [recorder.view(before).json()], "at": ""})
     touched = changed | {n for n, t in tensors.items() if recorder.key(t) in recorder.written}
-    return recorder, views, outputs, touched, tensors
+    return views, outputs, touched, tensors
 
 
 def record(
@@ -500,21 +514,24 @@ def record(
         torch.jit.optimized_execution(False) if hasattr(torch.jit, "optimized_execution") else contextlib.nullcontext()
     ):
         # The first run finds which buffers the module writes; the others treat those as state from the start.
-        found, _, _, touched, objects = _run(module, example_inputs, set(), seed)
+        found = _Recorder(seed, keeps=False)
+        _, _, touched, objects = _run(module, example_inputs, set(), found)
         named = {int(t.untyped_storage()._cdata) for t in objects.values()}
         # What it writes in place and keeps under no name is state all the same.
         hidden = {k: pair for k, pair in found.hidden.items() if k not in named}
 
-        def again_from(values: Sequence[Tensor]) -> tuple[_Recorder, list[View], list[View]]:
+        def again_from(values: Sequence[Tensor], recorder: _Recorder) -> tuple[list[View], list[View]]:
             restore(touched, objects)
             with torch.inference_mode():
                 for now, before in hidden.values():
                     now.copy_(before)
-            made, into, out, _, _ = _run(module, values, touched, seed, [now for now, _ in hidden.values()])
-            return made, into, out
+            into, out, _, _ = _run(module, values, touched, recorder, [now for now, _ in hidden.values()])
+            return into, out
 
-        first, inputs, outputs = again_from(others[0])
-        second, _, again = again_from(others[1])
+        first = _Recorder(seed)
+        inputs, outputs = again_from(others[0], first)
+        second = _Recorder(seed, like=first)
+        _, again = again_from(others[1], second)
         restore(touched, objects)
         with torch.inference_mode():
             for now, before in hidden.values():
@@ -523,10 +540,9 @@ def record(
         raise NotLowered(
             "the generator cannot be lowered: its course depends on the data (two inputs, two different records)"
         )
-    weights = np.concatenate(first.chunks) if first.chunks else np.zeros(0, np.float32)
-    weights_again = np.concatenate(second.chunks) if second.chunks else np.zeros(0, np.float32)
-    if not np.array_equal(weights, weights_again, equal_nan=True):
+    if second.differs or second.length != first.length:
         raise NotLowered("the generator cannot be lowered: it keeps hidden state or random values outside its buffers")
+    weights = np.concatenate([*first.kept.values(), np.zeros(0, np.float32)])
     program = Program(first.ops, first.storages, inputs, outputs, weights, source, dict(meta or {}))
     program.check()
     return program
