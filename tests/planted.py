@@ -121,7 +121,7 @@ class Unattended(Plugin):
         functions = worker.semaphore_functions()
         side = worker.build(
             activation.arena, layout, address_of(shared), activation.stride_samples, 64, [activation.params["gain_db"]],
-            post=functions[1] if functions else 0,
+            "hold", activation.sample_rate_hz, functions[1] if functions else 0,
         )  # fmt: skip
         return NativeNode(
             int(worker.process.address), side.address, int(worker.reset.address), latency_samples=side.latency_samples

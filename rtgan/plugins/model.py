@@ -19,7 +19,7 @@ from rtgan.worker import spec as specs
 from rtgan.worker.node import LEAST_MARGIN
 from rtgan.worker.spec import Spec
 
-_LATE = ("dry", "silence")
+_LATE = ("dry", "silence", "hold")
 _RUN = ("auto", "native", "worker")
 _WEIGHTS = ("float32", "float16")
 _variants: dict[tuple[str, ...], type[Plugin]] = {}
@@ -38,8 +38,8 @@ class Model(Plugin):
         ``name=value; name=value``: what an nn~ model is set to when it is loaded, sound files of buffers included.
     ranges : str
         ``name low high; ...`` of parameters whose range no file tells.
-    late : {"dry", "silence"}
-        What is heard where an answer is missing.
+    late : {"dry", "silence", "hold"}
+        What is heard where an answer is missing; with ``hold`` what it gave last goes on and dies away.
     run : {"auto", "native", "worker"}
         Whether it becomes machine code where it can, and runs on the audio thread itself where it is fast enough. With
         ``native`` its attributes stay as they are set when it is loaded, and are no parameters.
@@ -99,46 +99,45 @@ class Model(Plugin):
         if weights not in _WEIGHTS:
             raise UsageError(f"weights is '{weights[:40]}'; allowed: {' or '.join(_WEIGHTS)}")
         assert self.spec is not None, "made through `variant`"
+        self._spec = self.spec.set_by(attributes)
         self._native = run != "worker"
         self._wanted = int(block_samples)
-        self._dry = 1.0 if late == "dry" else 0.0
-        self._block = self.spec.block_for(int(block_samples))
+        self._block = self._spec.block_for(int(block_samples))
         self._margin = int(margin_samples)
         if 0 < self._margin < LEAST_MARGIN:
             raise UsageError(f"margin_samples is {self._margin}; allowed: 0 for a whole block, or from {LEAST_MARGIN}")
-        own = self.spec.rates_hz or ((self.spec.rate_hz,) if self.spec.rate_hz else ())
+        own = self._spec.rates_hz or ((self._spec.rate_hz,) if self._spec.rate_hz else ())
         self.rates_hz = (int(rate_hz),) if int(rate_hz) else own
         # The wrapper in such a file has next to no filter, and no delay by it.
-        self.short_resampling = self.spec.kind == "neutone"
-        self._method = self.spec.method(method)
+        self.short_resampling = self._spec.kind == "neutone"
+        self._method = self._spec.method(method)
+        self._late = "keep" if late == "hold" and self._method.ratio_out > 1 else late
         self._choices: dict[str, Any] = {
             "method": method, "ranges": ranges, "attributes": attributes, "block": self._block, "seed": int(seed),
             "threads": int(threads), "fixed": run == "native", "weights": weights,
         }  # fmt: skip
-        found = "; ".join(self.spec.findings)
-        self.notice = f"model {self.spec.path}, sha256 {self.spec.sha256}" + (f" ({found})" if found else "")
+        found = "; ".join(self._spec.findings)
+        self.notice = f"model {self._spec.path}, sha256 {self._spec.sha256}" + (f" ({found})" if found else "")
 
     def activate(self, activation: Activation) -> NativeNode:
         """[main] See `rtgan.plugin.Plugin.activate`."""
-        assert self.spec is not None
         rate = activation.sample_rate_hz
         choices = {**self._choices, "rate_hz": rate, "channels": activation.channels}
         if self._native:
             found = self._lowered(activation)
             if isinstance(found, NativeNode):
                 return found
-            made = lowered.lower(self.spec, {**choices, "channels": 1})
+            made = lowered.lower(self._spec, {**choices, "channels": 1})
             if not isinstance(made, str):
                 choices["program"] = str(made.path)
             self.notice += f"; in a worker{', as machine code' if 'program' in choices else ''}: {found}"
         margin = self._margin or sides.margin_for(self._block, activation.period_samples)
-        return _in_worker(self.spec, choices, activation, margin, list(self.params), self._dry)
+        return _in_worker(self._spec, choices, activation, margin, list(self.params), self._late)
 
     def _lowered(self, activation: Activation) -> NativeNode | str:
         """The model as machine code on the audio thread, or why it cannot run there."""
-        assert self.spec is not None
-        block, rate = lowered.block_for(self.spec, self._wanted), activation.sample_rate_hz
-        found = lowered.lower(self.spec, {**self._choices, "block": block, "rate_hz": rate, "channels": 1})
+        block, rate = lowered.block_for(self._spec, self._wanted), activation.sample_rate_hz
+        found = lowered.lower(self._spec, {**self._choices, "block": block, "rate_hz": rate, "channels": 1})
         if isinstance(found, str):
             return found
         if why := found.too_slow(block, rate, activation.period_samples):
@@ -148,7 +147,7 @@ class Model(Plugin):
         own = replace(activation, params={p: activation.params[p] for p in self.params})
         return blocks.activate(
             compile(found.program), block, method.sounds_in, method.channels_out, method.delay_samples,
-            self.spec.tail_samples, own,
+            self._spec.tail_samples, own,
         )  # fmt: skip
 
 
@@ -188,16 +187,16 @@ class _Carded(Model):
         block = self._frames.block_for(0)
         choices = {"block": block, "rate_hz": activation.sample_rate_hz, "channels": activation.channels}
         margin = sides.margin_for(block, activation.period_samples)
-        return _in_worker(self._frames, choices, activation, margin, list(self.params), 1.0)
+        return _in_worker(self._frames, choices, activation, margin, list(self.params), "dry")
 
 
 def _in_worker(
-    spec: Spec, choices: dict[str, Any], activation: Activation, margin: int, params: Sequence[str], dry: float
+    spec: Spec, choices: dict[str, Any], activation: Activation, margin: int, params: Sequence[str], late: str
 ) -> NativeNode:
     from rtgan.worker.worker import Worker
 
     given = [activation.params[p] for p in params]
-    worker = Worker(spec, choices, activation.arena, activation.stride_samples, margin, given, dry)
+    worker = Worker(spec, choices, activation.arena, activation.stride_samples, margin, given, late)
     rate = activation.sample_rate_hz
     return NativeNode(
         int(sides.process.address),

@@ -22,15 +22,31 @@ import torch
 from rtgan.errors import RtganError
 from rtgan.generators.compile import Net
 from rtgan.worker.delay import delay_of
-from rtgan.worker.spec import BOOL, BUFFER, FLOAT, INT, LATENTS, TENSOR, TEXT, Attribute, Method, Spec
+from rtgan.worker.spec import (
+    BOOL,
+    BUFFER,
+    FLOAT,
+    INT,
+    LATENTS,
+    STEREO,
+    SWITCH,
+    SWITCH_WORDS,
+    TENSOR,
+    TEXT,
+    Attribute,
+    Method,
+    Spec,
+)
 
 Tensor = torch.Tensor
 #: Buffers of cached convolutions: what a stream has heard.
 _CACHES = ("pad", "cache")
 _SHAPES = ("bcn", "cn", "n")
-_SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
-_WANTED = {BOOL: "on or off", INT: "a whole number", FLOAT: "a number", TENSOR: "numbers with spaces between"}
-_ABOUT = ("latent_size", "full_latent_size", "stereo_mode")
+_WANTED = {
+    BOOL: "on or off", SWITCH: "on or off", INT: "a whole number", FLOAT: "a number",
+    TENSOR: "numbers with spaces between",
+}  # fmt: skip
+_ABOUT = ("latent_size", "full_latent_size", STEREO)
 _LONGEST_TAIL_S = 4
 _BLOCKS = (512, 2048, 4096, 480, 8192, 1024)
 
@@ -143,7 +159,8 @@ def _nn(spec: Spec, choices: Choices) -> Call:
         if inputs:
             given = torch.stack([_ramp(past[k], now[k], frames) for k, _ in inputs])[None].expand(x.shape[0], -1, -1)
             x = torch.cat([x[:, : method.sounds_in], given], 1) if method.sounds_in else given.contiguous()
-        if name != LATENTS:
+        wide = method.channels_out == 2 and bool(getattr(module, STEREO, False))
+        if name != LATENTS and not (wide and name == "forward"):
             y: Tensor = getattr(module, name)(x)
         else:
             z = module.encode(x)
@@ -151,7 +168,8 @@ def _nn(spec: Spec, choices: Choices) -> Call:
                 values = _ramp(past[k], now[k], z.shape[-1])
                 row = z[:, knob.element]
                 z[:, knob.element] = row + values if knob.what == "add" else row * values
-            y = module.decode(z)
+            # In that mode RAVE takes a row of latents for each side; its own forward does not make them.
+            y = module.decode(torch.cat([z, z]) if wide else z)
         # A control signal holds until its next value, as nn~ has it.
         return y.repeat_interleave(method.ratio_out, -1) if method.ratio_out > 1 else y
 
@@ -364,8 +382,8 @@ def _set(module: Any, attribute: Attribute, texts: Sequence[str], path: str) -> 
     values: list[Any] = []
     for k, (kind, text) in enumerate(zip(attribute.types, texts, strict=True)):
         try:
-            if kind == BOOL:
-                values.append(_SWITCH[text.lower()])
+            if kind in (BOOL, SWITCH):
+                values.append(SWITCH_WORDS[text.lower()])
             elif kind in (INT, FLOAT):
                 values.append(int(text) if kind == INT else float(text))
             elif kind == BUFFER:
@@ -377,7 +395,10 @@ def _set(module: Any, attribute: Attribute, texts: Sequence[str], path: str) -> 
         except (KeyError, ValueError):
             wanted = _WANTED.get(kind, "a text")
             raise RtganError(f"{path}: {attribute.name} takes {wanted}, not '{text[:40]}'") from None
-    if getattr(module, f"set_{attribute.name}")(*values) not in (0, None):
+    setter = getattr(module, f"set_{attribute.name}")
+    if SWITCH in attribute.types and str(setter.schema.arguments[1].type) == "Tensor":
+        values = [torch.tensor(value) for value in values]  # RAVE names no type there
+    if setter(*values) not in (0, None):
         raise RtganError(f"{path}: the model refuses {attribute.name} = {', '.join(texts)}")
 
 
@@ -460,6 +481,8 @@ def _look_nn(path: str, sha256: str, module: Any, names: Sequence[str]) -> Spec:
         attributes.append(Attribute(name, tuple(kinds), tuple(plain)))
         if TENSOR in kinds:
             findings.append(f"its attribute {name} is a tensor: a preset sets it, and no control moves it")
+    if f"set_{STEREO}" in names and STEREO not in given:
+        attributes.append(Attribute(STEREO, (SWITCH,), (bool(getattr(module, STEREO, False)),)))
     rate = int(getattr(module, "sr", 0) or 0)
     if not rate and "get_sample_rate" in names:
         rate = max(0, int(module.get_sample_rate()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,20 @@ from rtgan.worker import nursery
 LOAD_S = 90.0
 LARGEST_BYTES = 4 << 30
 #: Raised when what is found out changes.
-_SCHEMA = 2
+_SCHEMA = 3
 #: Latents that get parameters.
 MOST_LATENTS = 16
 _NUMBER = r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
 _RANGE = re.compile(rf"\s*(\S+)\s+({_NUMBER})\s+({_NUMBER})\s*")
+#: How a switch is written in the ``attributes`` of a preset.
+SWITCH_WORDS = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 #: Method that is encode, your hands on the latents, and decode.
 LATENTS = "latents"
 BOOL, INT, FLOAT, TEXT, TENSOR, BUFFER = range(6)
+#: On or off, by a setter that stands in no list of attributes; only a preset sets it.
+SWITCH = 6
+#: RAVE's switch of that kind: one encoding, decoded twice, for two channels (its "fake stereo").
+STEREO = "stereo_mode"
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,10 @@ class Method:
 
 @dataclass(frozen=True)
 class Attribute:
-    """A value of a model that may be set: types as in nn~ (0 bool, 1 int, 2 float, 3 text, 4 tensor, 5 buffer)."""
+    """A value of a model that may be set: types as in nn~ (0 bool, 1 int, 2 float, 3 text, 4 tensor, 5 buffer), or 6.
+
+    See `SWITCH` for the last.
+    """
 
     name: str
     types: tuple[int, ...]
@@ -179,6 +188,18 @@ class Spec:
         for name in ("blocks", "rates_hz", "findings"):
             made[name] = tuple(data[name])
         return Spec(**made)
+
+    def set_by(self, attributes: str) -> Spec:
+        """What it is with the ``attributes`` of a preset: RAVE's stereo switch decides how many channels it gives."""
+        if all(a.name != STEREO or SWITCH not in a.types for a in self.attributes):
+            return self
+        parts = [part.partition("=") for part in attributes.split(";")]
+        said = [value.strip().lower() for name, _, value in parts if name.strip() == STEREO]
+        if not said or said[-1] not in SWITCH_WORDS:
+            return self
+        wide = 1 + SWITCH_WORDS[said[-1]]
+        methods = {n: replace(m, channels_out=wide) if m.ratio_out == 1 else m for n, m in self.methods.items()}
+        return replace(self, methods=methods)
 
     @property
     def title(self) -> str:

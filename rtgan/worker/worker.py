@@ -42,8 +42,8 @@ class Worker:
     stride_samples, margin_samples : int
     params : sequence of int
         Addresses of the parameters, in the order of the model's knobs.
-    dry : float
-        Gain of the input where an answer is missing.
+    late_is : str
+        What is heard where an answer is missing, one of `rtgan.worker.node.FALLBACKS`.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class Worker:
 
     def __init__(
         self, spec: Spec, choices: dict[str, Any], arena: Arena, stride_samples: int, margin_samples: int,
-        params: Sequence[int], dry: float = 1.0,
+        params: Sequence[int], late_is: str = "dry",
     ) -> None:  # fmt: skip
         layout = Layout(
             choices["channels"], choices["block"], len(params), node.slots_for(choices["block"], margin_samples)
@@ -63,8 +63,9 @@ class Worker:
         if found is not None and found[0].sem_init(ctypes.c_void_p(address_of(words) + 8 * SEMAPHORE), 1, 0) != 0:
             found = None
         self.node = node.build(
-            arena, layout, address_of(words), stride_samples, margin_samples, params, dry, found[1] if found else 0
-        )
+            arena, layout, address_of(words), stride_samples, margin_samples, params, late_is, choices["rate_hz"],
+            found[1] if found else 0,
+        )  # fmt: skip
         job = {"do": "play", "spec": spec.plain(), "choices": choices, "layout": asdict(layout)}
         self._life = _Life(job, fd, words, self.node, spec.path)
         self._life.begin()
@@ -188,11 +189,11 @@ class _Life:
             self.warnings = [*self.warnings, text][-20:]
 
     def problems(self) -> list[str]:
-        found = list(self.warnings)
+        found, instead = list(self.warnings), node.FALLBACKS[self.side.late_is]
         if self.side.late:
-            found.append(f"{self.path} did not answer in time, and the input was heard instead: give it more margin")
+            found.append(f"{self.path} did not answer in time, and {instead} was heard instead: give it more margin")
         if self.side.bad:
-            found.append(f"{self.path} gave what is no sound (too loud, no number), and its input was heard instead")
+            found.append(f"{self.path} gave what is no sound (too loud, no number), and {instead} was heard instead")
         return found
 
     def close(self) -> None:

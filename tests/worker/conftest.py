@@ -8,7 +8,7 @@ import pytest
 
 NAMES = (
     "Fir", "Latents", "Old", "Zoo", "Chance", "Hungry", "Accident", "Slow", "Stuck", "Giant", "Cuda", "Double", "Exact",
-    "Stereo", "Widen",
+    "Stereo", "Widen", "Rave",
 )  # fmt: skip
 
 

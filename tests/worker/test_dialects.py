@@ -168,6 +168,21 @@ def test_a_neutone_file_without_metadata_is_asked(tmp_path: Path) -> None:
     assert np.abs(rig.run(SOUND) - 0.5 * delayed(SOUND, rig.latency)).max() < 1e-6
 
 
+def test_a_rate_that_only_a_method_tells_is_taken_and_not_written_over(tmp_path: Path) -> None:
+    path = models.save(models.Rated(), tmp_path / "rated.ts")
+    assert specs.look(path).rate_hz == 32000 and not specs.look(path).findings
+    rig = Rig(path, 48000)
+    tone = (0.1 * np.sin(2 * np.pi * 200 * np.arange(12000) / 48000)).astype(np.float32)
+    assert np.abs(rig.run(tone)[4800:] - delayed(tone, rig.latency)[4800:]).max() < 1e-3
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_a_neutone_model_is_told_its_rate_and_block(tmp_path: Path, rate: int) -> None:
+    data = {**models.OLD_DIALECT, "native_sample_rates": [rate], "native_buffer_sizes": [256]}
+    out = Rig(models.save(models.Daw(), tmp_path / "daw.nm", data), rate).run(np.zeros(4096, np.float32))
+    assert out[2048:] == pytest.approx(rate / 96000 + 256e-6, abs=1e-6)
+
+
 def test_a_panel_of_microphones_goes_through_one_call_each_row_by_itself(zoo: Path) -> None:
     sound = np.stack([speechlike(0.1, seed=k) for k in range(8)], 1)
     rig = Rig(zoo / "fir.ts", channels=8)
@@ -238,3 +253,24 @@ def test_without_torch_one_sentence_says_what_to_install(zoo: Path, monkeypatch:
     monkeypatch.setattr(specs, "known", lambda path: None)
     with pytest.raises(RtganError, match=r"needs torch, which is not installed: pip install 'rtgan\[torch\]'"):
         specs.look(zoo / "fir.ts")
+
+
+@pytest.mark.parametrize("run", ["worker", "native"])
+@pytest.mark.parametrize("method", ["forward", "latents"])
+def test_rave_gives_two_channels_where_a_preset_says_so(zoo: Path, method: str, run: str) -> None:
+    sound = np.repeat(speechlike(0.2)[:, None], 2, 1)
+    narrow = Rig(zoo / "rave.ts", channels=2, method=method, run=run)
+    wide = Rig(zoo / "rave.ts", channels=2, method=method, run=run, attributes="stereo_mode = on")
+    one, two = narrow.run(sound), wide.run(sound)
+    assert wide.latency == narrow.latency and np.abs(one).max() > 0.01
+    assert np.array_equal(one[:, 0], one[:, 1])
+    assert np.allclose(two, one * [1.0, 0.5], atol=1e-6)
+    off = Rig(zoo / "rave.ts", channels=2, method=method, run=run, attributes="stereo_mode=off")
+    assert np.array_equal(off.run(sound), one)
+
+
+def test_a_switch_of_raves_is_told_and_refuses_what_is_no_switch(zoo: Path) -> None:
+    facts = dict(specs.look(zoo / "rave.ts").facts())
+    assert facts["stereo_mode"] == "False" and "attribute stereo_mode" in facts
+    with pytest.raises(RtganError, match="stereo_mode takes on or off, not 'wide'"):
+        Rig(zoo / "rave.ts", attributes="stereo_mode=wide")

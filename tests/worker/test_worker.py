@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zoo as models
 from playing import Rig, delayed
 from support import ROOT, speechlike
 
@@ -145,6 +146,34 @@ def test_a_stall_is_heard_as_the_input_without_a_click_and_is_over_at_once(zoo: 
     assert "did not answer in time" in rig.graph.problems[0]
 
 
+@pytest.mark.parametrize("block", [240, 720])
+def test_a_stall_can_be_what_was_heard_last_which_dies_away(zoo: Path, block: int) -> None:
+    tone = (0.1 * np.sin(2 * np.pi * 200 * np.arange(48000) / 48000)).astype(np.float32)
+    rig = Rig(zoo / "zoo.ts", patient=False, values={"gain": 0.25}, late="hold")
+    out = [rig.live(tone, block, least=24000)]
+    before = rig.late
+    os.kill(rig.worker.pid, signal.SIGSTOP)
+    out.append(rig.live(tone, block, until=lambda: rig.late > before, least=4800))
+    gap = np.concatenate(out)[-2400:]
+    assert np.abs(gap).max() == pytest.approx(0.05, rel=0.02), "it goes on as loud as the model was"
+    out.append(rig.live(tone, block, least=48000))
+    assert np.abs(out[-1][-4800:]).max() < 0.001, "and dies away"
+    os.kill(rig.worker.pid, signal.SIGCONT)
+    out.append(rig.live(tone, block, least=48000))
+    assert np.abs(out[-1][-960:]).max() == pytest.approx(0.05, rel=0.02), "it comes again"
+    assert np.abs(np.diff(np.concatenate(out)[2000:])).max() < 0.006, "a step where it changes over"
+    assert "what it last played was heard instead" in rig.graph.problems[0]
+
+
+def test_answers_that_miss_now_and_then_leave_no_step_where_what_was_heard_last_is_held(zoo: Path) -> None:
+    tone = (0.1 * np.sin(2 * np.pi * 375 * np.arange(24000) / 48000)).astype(np.float32)
+    tone[[3000, 3600, 5000, 5600, 6700, 20000]] = 0.95  # to which the model answers what is no number
+    whole = [Rig(zoo / "accident.ts", late="hold").run(tone, block) for block in (256, 61)]
+    assert np.array_equal(*whole)
+    assert np.abs(np.diff(whole[0][2000:])).max() < 0.006 and np.abs(whole[0][9000:]).max() > 0.09
+    assert np.abs(whole[0]).max() < 0.11
+
+
 def test_a_worker_that_dies_is_started_again_and_the_sound_goes_on(zoo: Path) -> None:
     sound = speechlike(1.0)
     rig = Rig(zoo / "fir.ts", patient=False)
@@ -187,6 +216,19 @@ def test_what_is_no_number_is_not_heard_and_does_not_stay(zoo: Path) -> None:
     out = rig.run(loud)
     assert np.isfinite(out).all() and rig.worker.node.bad == 1 and rig.graph.faults["it"] == 0
     assert np.array_equal(out[16000:], delayed(loud, rig.latency)[16000:])
+
+
+@pytest.mark.parametrize("level, bad", [(0.79, 0), (0.81, 1)])
+def test_louder_than_18_db_is_an_accident_that_is_counted_and_not_heard(tmp_path: Path, level: float, bad: int) -> None:
+    rig = Rig(models.save(models.Loud(), tmp_path / "loud.ts"), late="silence")
+    sound = np.full(8192, 0.05, np.float32)
+    sound[2300] = level  # in the fifth block of 512
+    out = rig.run(sound)
+    assert rig.worker.node.bad == bad and bool(rig.graph.problems) == bool(bad)
+    heard = out[rig.latency :][2048 + 64 : 2560 - 64]
+    assert heard.any() if not bad else not heard.any()
+    after = out[rig.latency :][2624:4000]  # the limiter still comes back from a peak of 7.9
+    assert after.min() > 0.01 and after.max() < 0.51, "it plays on"
 
 
 def test_a_model_too_slow_for_its_block_is_the_input(zoo: Path) -> None:

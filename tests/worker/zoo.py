@@ -88,6 +88,41 @@ class Old(torch.nn.Module):
         return level.repeat_interleave(32, -1)
 
 
+class Rave(torch.nn.Module):
+    """nn~: as RAVE decodes for two channels: two rows of latents that its host gives, by a setter in no list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("encode_params", params(1, 1, 2, 16))
+        self.register_buffer("decode_params", params(2, 16, 1, 1))
+        self.register_buffer("forward_params", params(1, 1, 1, 1))
+        self.stereo_mode = False
+        self.sr = 48000
+
+    @torch.jit.export
+    def get_methods(self) -> List[str]:
+        return ["encode", "decode", "forward"]
+
+    @torch.jit.export
+    def set_stereo_mode(self, stereo):  # RAVE names no type, which makes it a tensor
+        self.stereo_mode = bool(stereo)
+
+    @torch.jit.export
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat((x, -x), 1)[:, :, ::16]
+
+    @torch.jit.export
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        y = z[:, :1].repeat_interleave(16, -1)
+        if self.stereo_mode:
+            half = z.shape[0] // 2
+            y = torch.cat([y[:half], 0.5 * y[half:]], 1)
+        return y
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decode(self.encode(x))
+
+
 class Zoo(torch.nn.Module):
     """nn~: attributes of every kind, one that refuses, one that is a list, a buffer of sound."""
 
@@ -236,6 +271,50 @@ class Accident(torch.nn.Module):
         return x + self.last
 
 
+class Loud(torch.nn.Module):
+    """A plain module: ten times as loud."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 10.0 * x
+
+
+class Rated(torch.nn.Module):
+    """nn~: says its rate by a method alone, and what it was told by another comes out of its sound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("forward_params", params(1, 1, 1, 1))
+        self.rate = 32000
+
+    @torch.jit.export
+    def get_sample_rate(self) -> int:
+        return self.rate
+
+    @torch.jit.export
+    def set_sample_rate(self, rate: int) -> int:
+        self.rate = rate
+        return 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (self.rate / 32000.0)
+
+
+class Daw(torch.nn.Module):
+    """The outside of a Neutone file that puts out what it was set to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate, self.block = 0, 0
+
+    @torch.jit.export
+    def set_daw_sample_rate_and_buffer_size(self, rate: int, block: int, own_rate: int = 0, own_block: int = 0) -> int:
+        self.rate, self.block = rate, block
+        return block
+
+    def forward(self, x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x) + self.rate / 96000.0 + self.block / 1000000.0
+
+
 class Slow(torch.nn.Module):
     """nn~: takes as long as it is told to."""
 
@@ -265,6 +344,40 @@ class Slow(torch.nn.Module):
         for _ in range(self.work):
             y = y @ self.big
         return x * y[0, 0]
+
+
+class Sleeper(torch.nn.Module):
+    """nn~: half as loud; each change of ``sleep`` costs it so much work, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("forward_params", params(1, 1, 1, 1))
+        self.register_buffer("sleep_params", params(1))
+        self.register_buffer("big", torch.eye(128))
+        self.sleep = 0
+        self.due = 0
+        self.sr = 48000
+
+    @torch.jit.export
+    def get_attributes(self) -> List[str]:
+        return ["sleep"]
+
+    @torch.jit.export
+    def get_sleep(self) -> int:
+        return self.sleep
+
+    @torch.jit.export
+    def set_sleep(self, value: int) -> int:
+        self.sleep = value
+        self.due = value
+        return 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.big
+        for _ in range(self.due):
+            y = y @ self.big
+        self.due = 0
+        return 0.5 * x * y[0, 0]
 
 
 class Stuck(torch.nn.Module):
