@@ -20,8 +20,9 @@ live: $(VENV)/.live ## play: microphone in, clean voice out; ARGS="--preset stag
 test: $(VENV)/.test lint ## everything that must hold; SLOW=1 adds the slow tests, ARGS="-k gate" selects
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not jack$(if $(SLOW),, and not slow)" $(ARGS) || [ $$? = 5 ]
 # Real audio servers have the machine for themselves: two at once lose each other's blocks. What fails is tried again,
-# and named as tried again: a machine that stalls for a moment throws a client out of its server.
-	$(PY) -m pytest -n 0 --reruns 2 -m "jack$(if $(SLOW),, and not slow)" $(ARGS) || [ $$? = 5 ]
+# and named as tried again: a machine that stalls for a moment throws a client out of its server. A server that hangs
+# holds its clients for ever: then the test has failed, and the next one begins.
+	$(PY) -m pytest -n 0 --reruns 2 --timeout 300 -m "jack$(if $(SLOW),, and not slow)" $(ARGS) || [ $$? = 5 ]
 
 lint: $(VENV)/.test ## ruff and mypy
 	$(VENV)/bin/ruff check .

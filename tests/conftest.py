@@ -59,4 +59,5 @@ def jack() -> Iterator[Callable[..., Jack]]:
 
     yield start
     for server in servers:
+        server.end_clients()
         server.close()

@@ -112,12 +112,12 @@ def describe(row: dict[str, Any]) -> str:
 def _run(env: dict[str, str], preset: Path, path: str, hogs: int, events: int) -> tuple[list[int], list[int]]:
     """Start a host, let the peer play it, end it; frames at which events were sent and heard."""
     peer: subprocess.Popen[str] | None = None
-    host = _child(env, "host_session", str(preset), path, hogs)
+    host = rigs.child(env, "control", "host_session", str(preset), path, hogs)
     try:
         assert host.stdout is not None
         if host.stdout.readline().strip() != "ready":
-            raise RtganError(f"the host failed: {_last_words(host)}")
-        peer = _child(env, "peer_session", events)
+            raise RtganError(f"the host failed: {rigs.last_words(host)}")
+        peer = rigs.child(env, "control", "peer_session", events)
         try:
             out, errors = peer.communicate(timeout=60 + events)
         except subprocess.TimeoutExpired:
@@ -134,19 +134,6 @@ def _run(env: dict[str, str], preset: Path, path: str, hogs: int, events: int) -
         for process in (peer, host):
             if process is not None:
                 rigs.end(process)
-
-
-def _child(env: dict[str, str], function: str, *arguments: str | int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from rtgan.bench import control; control.{function}(*{arguments!r})"],
-        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def _last_words(process: subprocess.Popen[str]) -> str:
-    rigs.end(process)
-    _, errors = process.communicate()
-    return (errors.strip().splitlines() or ["no reason given"])[-1]
 
 
 def host_session(preset: str, path: str, hogs: int) -> None:

@@ -379,6 +379,24 @@ def end(process: subprocess.Popen[Any], patience_s: float = 5.0) -> None:
     process.wait()
 
 
+def child(env: dict[str, str], module: str, function: str, *arguments: str | float) -> subprocess.Popen[str]:
+    """Run a function of one of the measurements in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from rtgan.bench import {module}; {module}.{function}(*{arguments!r})"],
+        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def last_words(process: subprocess.Popen[str]) -> str:
+    """End a child that has failed, and say why it has."""
+    end(process)
+    try:
+        _, errors = process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:  # a child of its own still holds its end of the pipe
+        errors = ""
+    return (errors.strip().splitlines() or ["no reason given"])[-1]
+
+
 def _may_be_real_time() -> bool:
     if os.geteuid() == 0:
         return True
@@ -404,8 +422,13 @@ def server(rig: Rig, period: int, real_time: bool = True) -> Iterator[dict[str, 
         env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        waited = subprocess.run([rig.program, "wait"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if waited.returncode or process.poll() is not None:
+        try:
+            waited = subprocess.run(
+                [rig.program, "wait"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise Unavailable("the JACK server hangs") from None
+        if waited or process.poll() is not None:
             raise Unavailable("the JACK server does not start")
         yield env
     finally:

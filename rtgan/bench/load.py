@@ -86,8 +86,9 @@ def describe(row: dict[str, Any]) -> str:
 
 def loads(rig: rigs.Rig, name: str, seconds: float = SECONDS) -> list[dict[str, Any]]:
     """A chain's load with everything and, where it has denoisers, with less and without them, so long each."""
+    longest_s = len(LEVELS) * seconds + 180
     with rigs.server(rig, PERIOD) as env:
-        found = json.loads(_child(env, "play", str(rig.library), name, str(seconds)).splitlines()[-1])
+        found = json.loads(_child(env, longest_s, "play", str(rig.library), name, str(seconds)).splitlines()[-1])
     return [
         {"measure": "load", "chain": name, "plays": plays, "core_percent": percent, "period_samples": PERIOD}
         for plays, percent in found.items()
@@ -141,7 +142,9 @@ def beside(rig: rigs.Rig, name: str = f"{MANY} x clean", seconds: float = _HOG_S
         try:
             seen.until(lambda lines: bool(lines))
             for source, target in (("jack_delay:out", "PortAudio:in_0"), ("PortAudio:out_0", "jack_delay:in")):
-                subprocess.run(["jack_connect", source, target], env=env, check=True, capture_output=True)
+                subprocess.run(
+                    ["jack_connect", source, target], env=env, check=True, capture_output=True, timeout=_PATIENCE_S
+                )
             delays.until(lambda lines: _delay(lines) is not None)
             seen.until(lambda lines: json.loads(lines[-1][1])["shed"] == 0)
             before = _delay(delays.lines)
@@ -223,8 +226,13 @@ def _delay(lines: list[tuple[float, str]], since: float = 0.0) -> int | None:
 _CODE = "import sys; from rtgan.bench import load; getattr(load, sys.argv[1])(*sys.argv[2:])"
 
 
-def _child(env: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-c", _CODE, *arguments], env=env, capture_output=True, text=True)
+def _child(env: dict[str, str], longest_s: float, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CODE, *arguments], env=env, capture_output=True, text=True, timeout=longest_s
+        )
+    except subprocess.TimeoutExpired:
+        raise RtganError("the host did not come to an end") from None
     if done.returncode:
         raise RtganError(f"the host failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     return done.stdout

@@ -104,16 +104,16 @@ def _run(
     flood: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """One case: the host's report, and what the browsers saw."""
-    host = _child(env, "host_session", str(rig.library), str(target), preset, seconds, panel)
+    host = rigs.child(env, "panel", "host_session", str(rig.library), str(target), preset, seconds, panel)
     flooding: subprocess.Popen[str] | None = None
     try:
         assert host.stdout is not None and host.stdin is not None
         url = host.stdout.readline().strip()
         if not url:
-            raise RtganError(f"the host failed: {_last_words(host)}")
+            raise RtganError(f"the host failed: {rigs.last_words(host)}")
         with _browsers(url if panel else "", browsers) as pages:
             if flood:
-                flooding = _child(env, "flood_session", url)
+                flooding = rigs.child(env, "panel", "flood_session", url)
             time.sleep(_SETTLE_S)
             before = [page.evaluate("window.pictures") for page in pages]
             begin = time.monotonic()
@@ -122,7 +122,7 @@ def _run(
             line = host.stdout.readline()
             took = time.monotonic() - begin
             if not line:
-                raise RtganError(f"the host failed: {_last_words(host)}")
+                raise RtganError(f"the host failed: {rigs.last_words(host)}")
             report: dict[str, Any] = json.loads(line)
             seen = [page.evaluate("window.pictures") for page in pages]
             paints = [
@@ -161,19 +161,6 @@ def _browsers(url: str, count: int) -> Iterator[list[Any]]:
         yield pages
         for browser in opened:
             browser.close()
-
-
-def _child(env: dict[str, str], function: str, *arguments: str | float) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from rtgan.bench import panel; panel.{function}(*{arguments!r})"],
-        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def _last_words(process: subprocess.Popen[str]) -> str:
-    rigs.end(process)
-    _, errors = process.communicate()
-    return (errors.strip().splitlines() or ["no reason given"])[-1]
 
 
 def _cpu_s(process: int) -> float:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -106,7 +107,11 @@ def playing(jack: Jack, folder: Path, *arguments: str, preset: str = "clean") ->
     )  # fmt: skip
     try:
         assert host.stdout is not None
+        # A server that hangs holds its clients for ever, and this loop with them.
+        patience = threading.Timer(120, host.kill)
+        patience.start()
         url = next((m[1] for line in host.stdout if (m := re.fullmatch(r"panel: (\S+)\n", line))), "")
+        patience.cancel()
         stage = Stage(url, host, jack, folder)
         jack.wait_port("PortAudio:out_0", 90)
         stage.wait("/api/stats", lambda stats: stats.get("running"), 60)
