@@ -7,6 +7,7 @@ step, so that a run that was stopped and resumed gives the bits of one that was 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 import sys
@@ -31,7 +32,7 @@ from .diary import Diary
 from .export import read_model
 from .losses import Balancer, LossSum, level_scale
 from .mixing import Mixer
-from .networks import Denoiser, unfolded
+from .networks import Block, Denoiser, unfolded
 from .parallel import Processes
 from .running import Interrupt
 
@@ -246,6 +247,9 @@ class Trainer:
     def start_from(self, run: Path) -> tuple[int, int]:
         """Take the averaged weights of another run as far as names and shapes fit, or those of an exported model.
 
+        Blocks that the other has not begin by doing nothing, so that a deeper net goes on from what a shallower one
+        has learned.
+
         Returns
         -------
         tuple of int
@@ -273,14 +277,19 @@ class Trainer:
             raise UsageError(f"The model {str(path)!r} is not one that `rtgan export` has made of a denoiser.")
         mixes = [Mixer(self.corpus, self.config.mixing, self.config.seed)(k).noisy for k in range(_CALIBRATION_MIXES)]
         example = self.config.stft.analyse(torch.from_numpy(np.stack(mixes)))
-        weights = unfolded(module.state_dict(), self.config.network, example).state_dict()
         training = card["training"]
+        blocks = min(self.config.network.blocks, int(training["config"]["network"]["blocks"]))
+        shape = dataclasses.replace(self.config.network, blocks=blocks)
+        weights = unfolded(module.state_dict(), shape, example).state_dict()
         earlier = {key: training["config"][key] for key in ("name", "batch", "seed")} | {"steps": training["steps"]}
         self._begin_with(weights, [*training.get("started_from", []), earlier])
-        return len(weights), len(weights)
+        return len(weights), len(self.net.state_dict())
 
     def _begin_with(self, weights: Mapping[str, Tensor], lineage: list[dict[str, Any]]) -> None:
         self.net.load_state_dict(weights, strict=False)
+        for name, module in self.net.named_modules():
+            if isinstance(module, Block) and f"{name}.time_norm.weight" not in weights:
+                module.begin_as_identity()
         self.lineage = lineage
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
 

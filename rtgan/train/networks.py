@@ -241,7 +241,7 @@ def _folded(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - norm.running_mean * scale
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """A recurrence along time and one along frequency, each with a residual path around it."""
 
     def __init__(self, channels: int) -> None:
@@ -264,6 +264,12 @@ class _Block(nn.Module):
         y = self.row_out(both).transpose(0, 1)
         return x + self.row_norm(y.reshape(-1, channels)).view_as(x)  # type: ignore[no-any-return]
 
+    def begin_as_identity(self) -> None:
+        """Do nothing until training finds something to do."""
+        for norm in (self.time_norm, self.row_norm):
+            nn.init.zeros_(norm.weight)
+            nn.init.zeros_(norm.bias)
+
     def folded(self, way: str) -> tuple[Tensor, Tensor]:
         """Output layer of the ``"time"`` or ``"row"`` recurrence with the normalisation in it."""
         linear, norm = (self.time_out, self.time_norm) if way == "time" else (self.row_out, self.row_norm)
@@ -284,7 +290,7 @@ class Denoiser(nn.Module):
         self.first = _Convolution(_FEATURES, narrow, 5, 2)
         self.second = _Convolution(narrow, wide, 5, 2)
         self.third = _Convolution(wide, wide, 3)
-        self.blocks = nn.ModuleList(_Block(wide) for _ in range(settings.blocks))
+        self.blocks = nn.ModuleList(Block(wide) for _ in range(settings.blocks))
         self.rise = _Convolution(wide, 2 * narrow, 3)
         self.rise_again = _Convolution(narrow, 2 * narrow, 3)
         self.gains = nn.Conv2d(narrow + _FEATURES, 3, (3, 1), padding=(1, 0))
@@ -408,7 +414,7 @@ def unfolded(weights: Mapping[str, Tensor], settings: DenoiserSettings, example:
         layer = getattr(net, name)
         pairs += [(layer.filter.weight[..., 0], f"{name}_weight"), (layer.norm.bias, f"{name}_bias")]
     for number, block in enumerate(net.blocks):
-        assert isinstance(block, _Block)
+        assert isinstance(block, Block)
         for cell in ("time", "up", "down"):
             for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
                 pairs.append((getattr(getattr(block, cell), part), f"blocks.{number}.{cell}_{part}"))
@@ -499,7 +505,7 @@ class StreamingDenoiser(nn.Module):
         self.register_buffer("gains_bias", net.gains.bias.detach().clone())
         self.register_buffer("voice_weight", net.voice.weight.detach().clone())
         self.register_buffer("voice_bias", net.voice.bias.detach().clone())
-        self.blocks = nn.ModuleList(_StreamingBlock(block) for block in net.blocks if isinstance(block, _Block))
+        self.blocks = nn.ModuleList(_StreamingBlock(block) for block in net.blocks if isinstance(block, Block))
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
         y = functional.conv1d(x, weight, bias, [stride], [weight.shape[2] // 2])
@@ -563,7 +569,7 @@ class StreamingDenoiser(nn.Module):
 
 
 class _StreamingBlock(nn.Module):
-    """One step of a `_Block`."""
+    """One step of a `Block`."""
 
     time_weight_ih: Tensor
     time_weight_hh: Tensor
@@ -582,7 +588,7 @@ class _StreamingBlock(nn.Module):
     row_out_weight: Tensor
     row_out_bias: Tensor
 
-    def __init__(self, block: _Block) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             self.register_buffer(f"time_{name}", getattr(block.time, name).detach().clone())

@@ -208,6 +208,10 @@ def test_weights_of_another_run_are_taken_where_they_fit(tiny: dict[str, Any], c
     deeper = Trainer(parse_config(tiny, "tiny.yaml"), corpus, run.parent / "deeper")
     taken, whole = deeper.start_from(run / CHECKPOINT)
     assert 0 < taken < whole
+    spectrum = trainer.config.stft.analyse(torch.randn(2, 9600))
+    with torch.no_grad():
+        made, expected = (net.eval()(spectrum)[0] for net in (deeper.net, trainer.net))
+    assert torch.equal(made, expected), "what is new does nothing yet"
 
 
 def test_an_exported_model_is_trained_on(tiny: dict[str, Any], corpus: Any, run: Path, tmp_path: Path) -> None:
@@ -231,6 +235,13 @@ def test_an_exported_model_is_trained_on(tiny: dict[str, Any], corpus: Any, run:
         calm, training = trainer.net.eval()(spectrum)[0], trainer.net.train()(spectrum)[0]
         assert torch.allclose(calm, training, atol=1e-2 * float(calm.abs().max())), "and in training it does the same"
     tiny["network"]["blocks"] = 2
+    deeper = Trainer(parse_config(tiny, "tiny.yaml"), corpus, tmp_path / "deeper")
+    taken, whole = deeper.start_from(tmp_path / "net.ts")
+    assert 0 < taken < whole
+    with torch.no_grad():
+        made = deeper.net.eval()(deeper.config.stft.analyse(noisy))[0]
+    assert torch.allclose(made, expected, atol=1e-4 * float(expected.abs().max()))
+    tiny["network"]["wide"] *= 2
     with pytest.raises(UsageError, match="do not fit"):
         Trainer(parse_config(tiny, "tiny.yaml"), corpus, tmp_path / "other").start_from(tmp_path / "net.ts")
 
