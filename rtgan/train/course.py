@@ -172,6 +172,8 @@ class Course(ABC, Generic[Config]):
         )
         self.step, self.seconds = 0, 0.0
         self.best: float | None = None
+        #: Whether the weights are another run's rather than those that this one would begin with.
+        self.taken_over = False
         out.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod
@@ -305,6 +307,7 @@ class Course(ABC, Generic[Config]):
         if all(taken[name] is own[name] for name in own):
             raise UsageError("The checkpoint has no weights of the config's shapes; leave --start-from out.")
         self.net.load_state_dict(taken)
+        self.taken_over = True
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         for name, module in self.beside.items():
             module.load_state_dict(fitting(module.state_dict(), content["beside"].get(name, {})))

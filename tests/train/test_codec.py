@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from support import speechlike
 
 from rtgan import cli
 from rtgan.io import files
 from rtgan.train import codec_loop
+from rtgan.train.checkpoint import load_checkpoint
 
 CONFIG = """
 name: small
@@ -46,6 +48,13 @@ def test_what_is_trained_and_exported_codes_and_tells_its_figures(
     monkeypatch.setattr(codec_loop.CodecTrainer.told, "__defaults__", (4,))
     assert run_command("train", tmp_path / "small.yaml", *given, "--out", run) == 0
     assert "2 of 2 steps done" in capsys.readouterr().out
+    # Another run goes on from these weights; it does not begin with principal components again.
+    (tmp_path / "tuned.yaml").write_text(f"{CONFIG}learning_rate: 1.0e-9\n")
+    going_on = ["--start-from", run, "--out", tmp_path / "tuned", "--steps", 1]
+    assert run_command("train", tmp_path / "tuned.yaml", *given, *going_on) == 0
+    before, after = (load_checkpoint(folder)["ema"] for folder in (run, tmp_path / "tuned"))
+    assert torch.allclose(before["encoder.straight.weight"], after["encoder.straight.weight"], atol=1e-6)
+    capsys.readouterr()
     figures = {"as recorded": {"stoi": 1.0}, "rtgan, 2 stages": {"bit_s": 900, "stoi": 0.5, "load": 0.01}}
     (tmp_path / "figures.json").write_text(json.dumps(figures))
     exporting = ["export", run, "-o", model, "--metrics", tmp_path / "figures.json"]
