@@ -44,8 +44,8 @@ class System:
     run: Callable[[Array], tuple[Array, int]]
 
 
-def ours(which: str | Path, bits_per_s: float) -> System:
-    """A model of ours at a bit rate."""
+def ours(which: str | Path, bits_per_s: float, among: int = 1) -> System:
+    """A model of ours at a bit rate; among several it is called by its file too."""
     from ..codec import bits, model
 
     loaded = model.load(which)
@@ -58,7 +58,8 @@ def ours(which: str | Path, bits_per_s: float) -> System:
         out = np.concatenate([decoder.push(bits.unpack(loaded, told, len(codes), stages), stages), decoder.end()])
         return out[decoder.DELAY :][: len(sound)], 8 * len(told)
 
-    return System(f"{OURS}{stages} stages", run)
+    name = f"{which}, " if among > 1 else ""
+    return System(f"{OURS}{name}{stages} stages", run)
 
 
 def opus(bits_per_s: int) -> System | None:
@@ -178,7 +179,8 @@ def eval_command(args: argparse.Namespace) -> int:
     """``rtgan eval codec``."""
     if args.count < 1:
         raise UsageError(f"--count is {args.count} but must be at least 1.")
-    systems = [ours(which, rate) for which in (args.model or ["codec"]) for rate in _RATES]
+    models = args.model or ["codec"]
+    systems = [ours(which, rate, len(models)) for which in models for rate in _RATES]
     wanted = [name for text in args.peers for name in text.split(",") if name]
     for name in list(PEERS) if wanted == ["rnnoise"] else wanted:
         if name not in PEERS:

@@ -13,7 +13,7 @@ from support import speechlike
 
 from rtgan import cli
 from rtgan.io import files
-from rtgan.train import codec_loop
+from rtgan.train import codec_eval, codec_loop
 from rtgan.train.checkpoint import load_checkpoint
 
 CONFIG = """
@@ -70,3 +70,8 @@ def test_what_is_trained_and_exported_codes_and_tells_its_figures(
     (tmp_path / "figures.json").write_text("[]")
     assert run_command(*exporting) == 2
     assert "rtgan eval codec --json" in capsys.readouterr().err
+
+
+def test_models_that_are_measured_together_are_told_apart() -> None:
+    assert codec_eval.ours("codec", 3000).name == "rtgan, 7 stages"
+    assert codec_eval.ours("codec", 3000, among=2).name == "rtgan, codec, 7 stages"
