@@ -26,7 +26,7 @@ from ..kernels.partials import HARMONICS, TABLE_ROWS, noise_table
 from .checkpoint import load_checkpoint
 from .export import read_model
 from .losses import MultiResolutionStft, level_scale
-from .notes import HOP, RATE_HZ, Note, NoteCorpus
+from .notes import FLOOR, HOP, RATE_HZ, Note, NoteCorpus
 from .tone_export import net_of
 from .tone_loop import PLAIN_VELOCITY, TASK, ToneConfig, notes_of, parse_tone_config
 from .tones import Playing, one_hot, rendered, rows_of, stretched
@@ -62,15 +62,40 @@ def sampler(corpus: NoteCorpus) -> System:
     return System("nearest-note sampler", play)
 
 
+def _played(note: Note, levels: Tensor, stiffness: Tensor, samples: int) -> Array:
+    """The sound of a note whose levels are known frame by frame; phases and noise are drawn by its pitch."""
+    table = torch.from_numpy(noise_table(RATE_HZ))
+    generator = torch.Generator().manual_seed(round(100 * note.pitch))
+    hertz = stretched(torch.tensor([note.hertz]), stiffness)
+    phases = 2 * math.pi * torch.rand(1, HARMONICS, generator=generator)
+    row = int(torch.randint(TABLE_ROWS, (), generator=generator))
+    places = (row + torch.arange((len(levels) - 1) * HOP)) % TABLE_ROWS
+    sound = rendered(levels[None], hertz, phases, table[places][None], HOP, RATE_HZ)[0].numpy()
+    sound[:HOP] *= np.arange(HOP, dtype=np.float32) / HOP
+    return np.ascontiguousarray(sound[:samples])
+
+
+def taken_apart(corpus: NoteCorpus) -> System:
+    """What the synthesis makes of a recording's own partials and noise: as near as a net could come."""
+
+    def play(note: Note, samples: int) -> Array:
+        own = slice(note.first, note.first + note.frames)
+        levels = np.exp(np.concatenate([corpus.partials[own], corpus.noise[own]], 1).astype(np.float32))
+        levels[levels < 2 * FLOOR] = 0
+        moments = np.arange(samples // HOP + 2) * (HOP / RATE_HZ)
+        between = np.stack([np.interp(moments, corpus.times[own], column) for column in levels.T], 1)
+        return _played(note, torch.from_numpy(between.astype(np.float32)), torch.tensor([note.stiffness]), samples)
+
+    return System("its own partials and noise", play)
+
+
 def player(name: str, config: ToneConfig, net: Callable[[Tensor], Tensor]) -> System:
     """A net in its exported form."""
-    table = torch.from_numpy(noise_table(RATE_HZ))
     count, latents = len(config.timbres), config.network.latents
 
     def play(note: Note, samples: int) -> Array:
         frames = samples // HOP + 2
         velocity = note.velocity if note.velocity >= 0 else PLAIN_VELOCITY
-        generator = torch.Generator().manual_seed(round(100 * note.pitch))
         rows = rows_of(
             torch.full((frames,), note.pitch),
             torch.full((frames,), velocity),
@@ -80,13 +105,7 @@ def player(name: str, config: ToneConfig, net: Callable[[Tensor], Tensor]) -> Sy
         )
         with torch.no_grad():
             answers = net(rows)
-            hertz = stretched(torch.tensor([note.hertz]), answers[:1, -1])
-            phases = 2 * math.pi * torch.rand(1, HARMONICS, generator=generator)
-            row = int(torch.randint(TABLE_ROWS, (), generator=generator))
-            places = (row + torch.arange((frames - 1) * HOP)) % TABLE_ROWS
-            sound = rendered(answers[None, :, :-1], hertz, phases, table[places][None], HOP, RATE_HZ)[0].numpy()
-        sound[:HOP] *= np.arange(HOP, dtype=np.float32) / HOP
-        return np.ascontiguousarray(sound[:samples])
+        return _played(note, answers[:, :-1], answers[:1, -1], samples)
 
     return System(name, play)
 
@@ -192,7 +211,7 @@ def eval_command(args: argparse.Namespace) -> int:
         if (other.timbres, other.held_out) != (config.timbres, config.held_out):
             raise UsageError(f"The model {str(path)!r} was trained on other notes than the first one.")
     corpus = notes_of(config, args.data, args.cache)
-    results = measure(corpus, [*(system for system, _ in found), sampler(corpus)], args.audio)
+    results = measure(corpus, [*(system for system, _ in found), sampler(corpus), taken_apart(corpus)], args.audio)
     print(table(results))
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..kernels.partials import HARMONICS
 from .checkpoint import load_checkpoint
@@ -62,7 +63,7 @@ def export_tones(
         "latents": config.network.latents,
         "timbres": timbres,
         "parameters": count_parameters(net),
-        "macs_per_frame": sum(m.weight.numel() for m in net.modules() if isinstance(m, torch.nn.Linear)),
+        "macs_per_frame": net.known.numel() + sum(m.weight.numel() for m in net.modules() if isinstance(m, nn.Linear)),
         "test_vector": {"file": TEST_VECTOR, "rows": _VECTOR_ROWS, "encoding": "base64 of npz: input, output"},
     }
     rows = example_rows(len(config.timbres), config.network.latents)

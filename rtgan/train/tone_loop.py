@@ -22,13 +22,16 @@ from .config import made, read_yaml
 from .course import Course, CourseConfig, Lesson, parse_course
 from .losses import level_scale
 from .notes import HOP, RATE_HZ, Note, NoteCorpus, TimbreSettings, load_notes
-from .tones import OUTPUTS, ToneNet, ToneSettings, amplitudes, one_hot, rendered, rows_of, stretched
+from .tones import LOWEST, OUTPUTS, PITCHES, ToneNet, ToneSettings, amplitudes, one_hot, rendered, rows_of, stretched
 
 TASK = "synth"
 #: Velocity that recordings count as whose timbre has a single one, and what other velocities do to it: a law, not data.
 PLAIN_VELOCITY = 0.85
 _LEVEL_SLOPE, _TILT_SLOPE = 3.2, 0.9
-_LATENTS_OFF = 0.3
+_LATENTS_OFF = 0.5
+#: How often the net is asked what it will be asked of pitches that it never heard: the note by those beside it, of
+#: which the nearest so many semitones to either side are left out.
+_FORGOTTEN, _GAPS = 0.8, 4
 _LATENT_COST = 0.02
 _NO_STIFFNESS = math.log(1e-6)
 
@@ -94,12 +97,13 @@ class ToneTrainer(Course[ToneConfig]):
         self.notes = corpus.side(held_out=False)
         if not self.notes:
             raise UsageError("All notes are held out; there is nothing to train on.")
-        net = ToneNet(config.network, self.count)
+        self.tones = net = ToneNet(config.network, self.count)
         self.latents = nn.Embedding(len(self.notes), config.network.latents)
         nn.init.normal_(self.latents.weight, std=0.3)
         self.table = torch.from_numpy(noise_table(RATE_HZ))
         self._take_rows()
         self._set_scale(net)
+        self._take_neighbours(net)
         super().__init__(config, net, out, RATE_HZ, {"latents": self.latents})
 
     def _take_rows(self) -> None:
@@ -118,6 +122,33 @@ class ToneTrainer(Course[ToneConfig]):
         self.row_chance = (1 / torch.bincount(timbre, minlength=self.count).clamp_min(1).float().sqrt())[timbre]
         notes = torch.bincount(self.note_timbre, minlength=self.count).clamp_min(1).float()
         self.note_chance = (1 / notes.sqrt())[self.note_timbre]
+
+    def _take_neighbours(self, net: ToneNet) -> None:
+        """Which of the numbers that are kept tell of a note: its own, or those of the pitches around it."""
+        pitch = torch.round(self.note_pitch).long().sub(LOWEST).clamp(0, PITCHES - 1)
+        net.heard[self.note_timbre, pitch] = 1.0
+        own = self.note_timbre * PITCHES + pitch
+        self.sides = own[:, None, None].repeat(1, 1 + _GAPS, 2)
+        self.side_share = torch.zeros(len(own), 1 + _GAPS)
+        for number, (timbre, at) in enumerate(zip(self.note_timbre.tolist(), pitch.tolist(), strict=True)):
+            found = torch.nonzero(net.heard[timbre])[:, 0].tolist()
+            for gap in range(_GAPS):
+                below = max((p for p in found if p < at - gap), default=None)
+                above = min((p for p in found if p > at + gap), default=None)
+                if below is None and above is None:
+                    continue
+                left, right = (below if below is not None else above), (above if above is not None else below)
+                assert left is not None and right is not None
+                self.sides[number, 1 + gap] = torch.tensor([left, right]) + timbre * PITCHES
+                self.side_share[number, 1 + gap] = (at - left) / (right - left) if left < right else 0.0
+
+    def recalled(self, notes: Tensor, generator: torch.Generator) -> Tensor:
+        """What is known of each note's pitch, ``(rows, kept)``, often without what is known of it itself."""
+        gaps = torch.randint(1, 1 + _GAPS, (len(notes),), generator=generator)
+        gaps = gaps * (torch.rand(len(notes), generator=generator) < _FORGOTTEN)
+        table = self.tones.known.flatten(0, 1)
+        left, right = table[self.sides[notes, gaps]].unbind(1)
+        return torch.lerp(left, right, self.side_share[notes, gaps][:, None])
 
     def _set_scale(self, net: ToneNet) -> None:
         logs = self.row_logs.float()
@@ -157,19 +188,22 @@ class ToneTrainer(Course[ToneConfig]):
                 self.row_seconds[rows],
                 nn.functional.one_hot(self.note_timbre[notes], self.count).float(),
                 self._latents_of(notes, generator),
-            )
+            ),
+            self.recalled(notes, generator),
         )
         known = torch.isfinite(aim)
         aim = torch.where(known, aim, 0.0)
         loudest = torch.where(known, aim, -99.0)[:, :HARMONICS].amax(1, keepdim=True)
-        weight = (0.05 + torch.sigmoid((aim - loudest + 6.5) * 0.8)) * known
-        weight = weight * (0.15 + torch.sigmoid(loudest + 8.0))
+        weight = (0.5 + torch.sigmoid((aim - loudest + 6.5) * 0.8)) * known
+        weight = weight * (0.6 + torch.sigmoid(loudest + 8.0))
         distance = (given[:, :-1] - aim).abs()
         stiffness = (given[:, -1] - self.note_stiffness[notes]).abs().mean()
         loss: Tensor = (distance * weight).sum() / weight.sum() + 0.1 * stiffness
         return loss
 
-    def pieces(self, notes: list[Note], starts: list[int], latents: Tensor, phases: Tensor, rows: list[int]) -> Tensor:
+    def pieces(
+        self, notes: list[Note], starts: list[int], latents: Tensor, recalled: Tensor, phases: Tensor, rows: list[int]
+    ) -> Tensor:
         """Sound ``(notes, (frames - 1) * HOP)`` that the net makes of pieces of notes from given frames on."""
         frames = self.config.frames
         moments = torch.tensor(starts)[:, None] + torch.arange(frames)[None]
@@ -182,7 +216,8 @@ class ToneTrainer(Course[ToneConfig]):
                 moments.reshape(-1) * (HOP / RATE_HZ),
                 one_hot([n.timbre for n in notes], self.count)[every],
                 latents[every],
-            )
+            ),
+            recalled[every],
         ).view(len(notes), frames, OUTPUTS)
         hertz = stretched(torch.tensor([n.hertz for n in notes]), torch.tensor([n.stiffness for n in notes]))
         length = (frames - 1) * HOP
@@ -210,7 +245,8 @@ class ToneTrainer(Course[ToneConfig]):
         phases = 2 * math.pi * torch.rand(config.notes, HARMONICS, generator=generator)
         rows = torch.randint(TABLE_ROWS, (config.notes,), generator=generator).tolist()
         target = torch.stack(targets)
-        estimate = self.pieces(notes, starts, self._latents_of(chosen, generator), phases, rows)
+        latents, recalled = self._latents_of(chosen, generator), self.recalled(chosen, generator)
+        estimate = self.pieces(notes, starts, latents, recalled, phases, rows)
         scale = level_scale(target)
         return estimate * scale, target * scale
 

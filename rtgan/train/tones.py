@@ -1,7 +1,9 @@
 """The net that plays notes, and the sound of its answers in differentiable form.
 
-`ToneNet` says what a note sounds like at a moment: amplitudes of partials, noise in bands, stiffness. It has no
-memory, so that a voice can be taken away and given to another note at any sample. `rendered` makes sound of it as
+`ToneNet` says what a note sounds like at a moment: amplitudes of partials, noise in bands, stiffness. Nothing passes
+from one moment to the next, so that a voice can be taken away and given to another note at any sample. No two keys of
+an instrument sound alike: the net keeps a few numbers for each pitch that it has heard of a timbre, and between two of
+them plays what lies between their numbers. `rendered` makes sound of it as
 `rtgan.kernels.partials` does: phases turn, amplitudes glide from frame to frame.
 """
 
@@ -23,9 +25,9 @@ OUTPUTS = HARMONICS + BANDS + 1
 _EARLY = (0.003, 0.012, 0.05, 0.2, 0.8)
 """Time constants of what a note knows of its onset, in seconds."""
 _LATE = (0.01, 0.1, 1.0)
-_PERIODS = (96.0, 48.0, 24.0)
-"""Of what it knows of its pitch, in semitones: none so short that it could learn single notes by heart."""
 _NOTHING = 1.6e-5
+LOWEST, PITCHES = 20, 90
+"""The pitches for which the net keeps numbers: MIDI notes from the lowest on."""
 _LOWEST_LOG, _HIGHEST_LOG = math.log(1e-6), math.log(1.0)
 
 
@@ -39,34 +41,46 @@ class ToneSettings:
         Of the hidden layers.
     latents : int
         Numbers in which notes of the same pitch and velocity differ.
+    kept : int
+        Numbers that are kept of every pitch of a timbre.
     """
 
     width: int = 192
     layers: int = 3
     latents: int = 4
+    kept: int = 8
 
     def __post_init__(self) -> None:
         if not 8 <= self.width <= 1024 or not 1 <= self.layers <= 8 or not 1 <= self.latents <= 16:
             raise UsageError("network: width must lie in 8..1024, layers in 1..8, latents in 1..16.")
+        if not 1 <= self.kept <= 64:
+            raise UsageError("network: kept must lie in 1..64.")
 
 
 class ToneNet(nn.Module):
     """From what is played to what it sounds like, one moment a row.
 
     Rows ``(rows, FIRST + timbres + latents)``; answers are ``(rows, OUTPUTS)``.
+
+    Attributes
+    ----------
+    known : Parameter, (timbres, PITCHES, kept)
+        What is kept of each pitch.
+    heard : Tensor, (timbres, PITCHES)
+        1 where there is something to keep.
     """
 
     early: Tensor
     late: Tensor
-    waves: Tensor
 
     def __init__(self, settings: ToneSettings, timbres: int) -> None:
         super().__init__()
         self.timbres = timbres
         self.register_buffer("early", torch.tensor([[-1 / c for c in _EARLY]]))
         self.register_buffer("late", torch.tensor([[1 / c for c in _LATE]]))
-        self.register_buffer("waves", torch.tensor([[2 * math.pi / p for p in _PERIODS]]))
-        inputs = 2 + 2 * len(_PERIODS) + len(_EARLY) + len(_LATE) + timbres + settings.latents
+        inputs = 2 + len(_EARLY) + len(_LATE) + timbres + settings.latents + settings.kept
+        self.known = nn.Parameter(0.3 * torch.randn(timbres, PITCHES, settings.kept))
+        self.register_buffer("heard", torch.zeros(timbres, PITCHES))
         layers: list[nn.Module] = []
         for _ in range(settings.layers):
             layers += [nn.Linear(inputs, settings.width), nn.SiLU()]
@@ -78,20 +92,37 @@ class ToneNet(nn.Module):
 
     centre: Tensor
     spread: Tensor
+    heard: Tensor
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Natural logarithms of amplitudes and of noise RMS; last, that of the stiffness."""
+    def table(self) -> Tensor:
+        """What is known of every pitch ``(timbres, PITCHES, kept)``: between two that were heard, what lies between."""
+        table = self.known.detach().clone()
+        places = torch.arange(PITCHES)
+        for known, heard in zip(table, self.heard, strict=True):
+            found = torch.nonzero(heard > 0.5)[:, 0]
+            if len(found):
+                right = torch.searchsorted(found, places).clamp_max(len(found) - 1)
+                left = (torch.searchsorted(found, places, right=True) - 1).clamp_min(0)
+                share = (places - found[left]) / (found[right] - found[left]).clamp_min(1)
+                known.copy_(torch.lerp(known[found[left]], known[found[right]], share.clamp(0, 1)[:, None].float()))
+        return table
+
+    def forward(self, rows: Tensor, recalled: Tensor) -> Tensor:
+        """Natural logarithms of amplitudes and of noise RMS; last, that of the stiffness.
+
+        `recalled`, ``(rows, kept)``, is what is known of the pitch.
+        """
         pitch, seconds = rows[:, 0:1] - 64.0, rows[:, 2:3]
-        waves = pitch * self.waves
+        # How pitches differ is what is kept of them: pitch itself says little, so that what is kept of one serves the
+        # pitches beside it.
         known = torch.cat(
             (
-                pitch * 0.04,
+                pitch * 0.01,
                 rows[:, 1:2] * 2.0 - 1.0,
-                torch.sin(waves),
-                torch.cos(waves),
                 torch.exp(seconds * self.early),
                 torch.log1p(seconds * self.late) * 0.4,
                 rows[:, 3:],
+                recalled,
             ),
             1,
         )
@@ -103,10 +134,15 @@ class Playing(nn.Module):
     """The exported form: one row in, amplitudes (linear) and stiffness out."""
 
     floor: Tensor
+    table: Tensor
+    places: Tensor
 
     def __init__(self, net: ToneNet) -> None:
         super().__init__()
         self.net = net
+        self.timbres = net.timbres
+        self.register_buffer("table", net.table().flatten(0, 1))
+        self.register_buffer("places", torch.arange(LOWEST, LOWEST + PITCHES).float()[None])
         self.low, self.high = _LOWEST_LOG, _HIGHEST_LOG
         # What lies at the floor of the recordings is nothing; stiffness knows no floor.
         floor = torch.full((1, OUTPUTS), _NOTHING)
@@ -115,7 +151,10 @@ class Playing(nn.Module):
 
     def forward(self, row: Tensor) -> Tensor:
         """``(1, FIRST + timbres + latents)`` to ``(1, OUTPUTS)``."""
-        return torch.relu(torch.exp(torch.clamp(self.net(row), self.low, self.high)) - self.floor)
+        near = torch.relu(1.0 - torch.abs(torch.clamp(row[:, 0:1], LOWEST, LOWEST + PITCHES - 1) - self.places))
+        both = row[:, FIRST : FIRST + self.timbres].unsqueeze(2) * near.unsqueeze(1)
+        answers = self.net(row, torch.matmul(both.flatten(1), self.table))
+        return torch.relu(torch.exp(torch.clamp(answers, self.low, self.high)) - self.floor)
 
 
 def rendered(levels: Tensor, hertz: Tensor, phases: Tensor, noise: Tensor, hop: int, rate_hz: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from rtgan.kernels.partials import BANDS, HARMONICS, TABLE_ROWS, Voice, noise_ta
 from rtgan.train import notes, tone_eval, tone_export
 from rtgan.train.notes import HOP, RATE_HZ, TimbreSettings, load_notes
 from rtgan.train.tone_loop import ToneConfig, ToneTrainer, parse_tone_config
-from rtgan.train.tones import ToneSettings, rendered, stretched
+from rtgan.train.tones import LOWEST, PITCHES, Playing, ToneNet, ToneSettings, rendered, stretched
 
 Sound = NDArray[np.float32]
 
@@ -125,6 +126,43 @@ def test_what_is_trained_on_is_what_the_kernel_plays() -> None:
     assert np.abs(sound.numpy() - expected).max() < 1e-3 * np.abs(expected).max()
 
 
+def test_between_pitches_that_were_heard_lies_what_is_between_them() -> None:
+    torch.manual_seed(3)
+    net = ToneNet(ToneSettings(32, 2, 2, 4), 2).eval()
+    net.heard[0, [10, 14]] = 1.0
+    net.heard[1, 30] = 1.0
+    known, table = net.known[0].detach(), net.table()
+    assert torch.equal(table[0, :11], known[10].expand(11, -1)) and torch.equal(table[0, 14:], known[14].expand(76, -1))
+    assert torch.allclose(table[0, 11], 0.75 * known[10] + 0.25 * known[14])
+    assert torch.equal(table[1], net.known[1, 30].detach().expand(PITCHES, -1))
+    playing = Playing(net).eval()
+    # Pitches between keys, out of reach, and half of each timbre.
+    for pitch, shares, recalled in (
+        (LOWEST + 12.5, (1.0, 0.0), (table[0, 12] + table[0, 13]) / 2),
+        (LOWEST - 9.0, (1.0, 0.0), table[0, 0]),
+        (LOWEST + 200.0, (0.0, 1.0), table[1, -1]),
+        (LOWEST + 12.0, (0.5, 0.5), (table[0, 12] + table[1, 12]) / 2),
+    ):
+        row = torch.tensor([[pitch, 0.7, 0.1, *shares, 0.2, -0.1]])
+        with torch.no_grad():
+            expected = torch.relu(net(row, recalled[None]).clamp(math.log(1e-6), 0).exp() - playing.floor)
+            assert torch.allclose(playing(row), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_note_is_often_learned_from_its_neighbours(corpus: notes.NoteCorpus, tmp_path: Path) -> None:
+    trainer = ToneTrainer(CONFIG, corpus, tmp_path)
+    number = next(k for k, n in enumerate(trainer.notes) if n.timbre == 1 and round(n.pitch) == 64)
+    own, below, above = (PITCHES + pitch - LOWEST for pitch in (64, 57, 67))
+    assert trainer.sides[number, 0].tolist() == [own, own]
+    assert trainer.sides[number, 1].tolist() == [below, above], "60 is held out"
+    assert float(trainer.side_share[number, 1]) == pytest.approx(0.7)
+    assert trainer.sides[number, 4].tolist() == [below, below], "67 is no more than three semitones away"
+    many = torch.full((400,), number)
+    recalled = trainer.recalled(many, torch.Generator().manual_seed(1))
+    as_own = (recalled == trainer.tones.known.flatten(0, 1)[own]).all(1).float().mean()
+    assert 0.1 < float(as_own) < 0.3
+
+
 def test_training_learns_resumes_to_the_bit_and_exports_a_playable_model(
     corpus: notes.NoteCorpus, tmp_path: Path
 ) -> None:
@@ -163,7 +201,8 @@ def test_training_learns_resumes_to_the_bit_and_exports_a_playable_model(
 def test_a_system_that_plays_the_recordings_is_no_distance_away(corpus: notes.NoteCorpus) -> None:
     perfect = tone_eval.System("perfect", lambda note, samples: corpus.sound(note)[:samples])
     silent = tone_eval.System("silent", lambda note, samples: np.zeros(samples, np.float32))
-    results = tone_eval.measure(corpus, [perfect, silent])
+    results = tone_eval.measure(corpus, [perfect, silent, tone_eval.taken_apart(corpus)])
+    assert results["its own partials and noise"]["spectral"] < 0.5 * results["silent"]["spectral"]
     assert results["perfect"]["spectral"] < 1e-4 and results["perfect"]["frechet"] < 0.1
     assert results["silent"]["spectral"] > 1 and results["silent"]["frechet"] > 100
 
