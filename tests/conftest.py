@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -51,13 +52,12 @@ def jack() -> Iterator[Callable[..., Jack]]:
         if os.environ.get("CI") == "true":
             pytest.fail("jackd2 and jack-tools must be installed in CI")
         pytest.skip("jackd2 or jack-tools is not installed")
-    servers: list[Jack] = []
+    with contextlib.ExitStack() as servers:
 
-    def start(period: int, *more: int, **others: int) -> Jack:
-        servers.append(Jack(period, *more, **others))
-        return servers[-1]
+        def start(period: int, *more: int, **others: int) -> Jack:
+            server = Jack(period, *more, **others)
+            servers.callback(server.close)
+            servers.callback(server.end_clients)
+            return server
 
-    yield start
-    for server in servers:
-        server.end_clients()
-        server.close()
+        yield start

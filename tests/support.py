@@ -54,7 +54,11 @@ class Jack:
              "-r", str(self.rate), "-p", str(self.period), "-P", str(self.playback)],
             env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        self._ask("jack_wait", "-s", self.name, "-w", "-t", "10", check=True)
+        try:
+            self._ask("jack_wait", "-s", self.name, "-w", "-t", "10", check=True)
+        except BaseException:
+            self._kill()
+            raise
 
     def _ask(self, *command: str, input: str | None = None, check: bool = False) -> str:
         """What a client says that comes and goes; a server that hangs lets none go, and that is a failure."""

@@ -204,7 +204,7 @@ def test_on_a_server(jack):
     server = jack(256)
     done = subprocess.run(
         [sys.executable, "-m", "rtgan", "doctor", "--seconds", "1"],
-        env=server.env, capture_output=True, text=True, timeout=300,
+        env=server.env, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "a JACK server answers" in done.stdout

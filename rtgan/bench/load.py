@@ -142,9 +142,12 @@ def beside(rig: rigs.Rig, name: str = f"{MANY} x clean", seconds: float = _HOG_S
         try:
             seen.until(lambda lines: bool(lines))
             for source, target in (("jack_delay:out", "PortAudio:in_0"), ("PortAudio:out_0", "jack_delay:in")):
-                subprocess.run(
-                    ["jack_connect", source, target], env=env, check=True, capture_output=True, timeout=_PATIENCE_S
-                )
+                try:
+                    subprocess.run(
+                        ["jack_connect", source, target], env=env, check=True, capture_output=True, timeout=_PATIENCE_S
+                    )
+                except subprocess.SubprocessError:
+                    raise RtganError(f"{source} cannot be connected to {target}") from None
             delays.until(lambda lines: _delay(lines) is not None)
             seen.until(lambda lines: json.loads(lines[-1][1])["shed"] == 0)
             before = _delay(delays.lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ def card_figures(results: Mapping[str, Any]) -> dict[str, Any]:
         ours = {name.removeprefix(OURS): dict(row) for name, row in results.items() if name.startswith(OURS)}
     except (AttributeError, TypeError, ValueError):
         ours = {}
+    if not all(re.fullmatch(r"\d+ stages", name) for name in ours):
+        raise UsageError("The figures are of several models; measure the one that is exported by itself.")
     if not ours:
         raise UsageError("The figures are not those of 'rtgan eval codec --json'.")
     # What it takes depends on the machine.

@@ -142,7 +142,7 @@ class CodecTrainer(Course[CodecConfig]):
     def lesson(self, generator: torch.Generator) -> Lesson:
         """A batch through the codec."""
         config, net = self.config, self.codec
-        if self.step == 0 and not self.taken_over:
+        if self.step == 0 and not self.lineage:
             rows = [taken_apart(log_power(self.examples((1 << 40) + k)))[0] for k in range(_FIRST_BATCHES)]
             net.begin(torch.cat([r.reshape(-1, spectra.ROW) for r in rows]), generator)
         given = self.examples(self.step)

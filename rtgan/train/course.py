@@ -172,8 +172,8 @@ class Course(ABC, Generic[Config]):
         )
         self.step, self.seconds = 0, 0.0
         self.best: float | None = None
-        #: Whether the weights are another run's rather than those that this one would begin with.
-        self.taken_over = False
+        #: The runs whose weights this one went on from, the first one first.
+        self.lineage: list[dict[str, Any]] = []
         out.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod
@@ -259,6 +259,7 @@ class Course(ABC, Generic[Config]):
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
+            "lineage": self.lineage,
             "ema": self.averaged,
             "net": self.net.state_dict(),
             "beside": {name: module.state_dict() for name, module in self.beside.items()},
@@ -295,6 +296,7 @@ class Course(ABC, Generic[Config]):
         if self.adversary is not None and content["adversary"] is not None:
             self.adversary.restore(content["adversary"])
         self.step, self.seconds, self.best = int(content["step"]), float(content["seconds"]), content["best"]
+        self.lineage = list(content.get("lineage", []))
 
     def _take_over(self, content: Mapping[str, Any]) -> None:
         """Averaged weights of another run, where name and shape are those of ours."""
@@ -307,7 +309,9 @@ class Course(ABC, Generic[Config]):
         if all(taken[name] is own[name] for name in own):
             raise UsageError("The checkpoint has no weights of the config's shapes; leave --start-from out.")
         self.net.load_state_dict(taken)
-        self.taken_over = True
+        given = content["config"]
+        earlier = {key: given[key] for key in ("name", "batch", "seed") if key in given} | {"steps": content["step"]}
+        self.lineage = [*content.get("lineage", []), earlier]
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         for name, module in self.beside.items():
             module.load_state_dict(fitting(module.state_dict(), content["beside"].get(name, {})))

@@ -120,6 +120,7 @@ def training_record(content: Mapping[str, Any], config: Mapping[str, Any], run: 
         "hours_of_audio": round(hours, 2),
         "curve": curve((run if run.is_dir() else run.parent) / "log.jsonl"),
         "config": dict(config),
+        "started_from": content.get("lineage", []),
     }
 
 
@@ -266,7 +267,6 @@ def export_run(
     module = scripted(net)
     hours = content["step"] * config.batch * int(content.get("processes", 1)) * config.mixing.seconds / 3600
     training = training_record(content, config.as_dict(), run, hours)
-    training["started_from"] = content.get("lineage", [])
     card = build_card(config, net, training, metrics, name, description)
     write_model(module, card, test_spectrum(config), path)
     return card

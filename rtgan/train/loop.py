@@ -258,6 +258,8 @@ class Trainer:
         if run.suffix == ".ts":
             return self._start_from_model(run)
         content = load_checkpoint(run)
+        if int(content["config"]["network"]["blocks"]) > self.config.network.blocks:
+            raise UsageError(f"The run {str(run)!r} has more blocks than the config's network.")
         mine = self.net.state_dict()
         fitting = {k: v for k, v in content["ema"].items() if k in mine and mine[k].shape == v.shape}
         if not any(v.is_floating_point() for v in fitting.values()):

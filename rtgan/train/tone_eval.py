@@ -86,7 +86,7 @@ def taken_apart(corpus: NoteCorpus) -> System:
         between = np.stack([np.interp(moments, corpus.times[own], column) for column in levels.T], 1)
         return _played(note, torch.from_numpy(between.astype(np.float32)), torch.tensor([note.stiffness]), samples)
 
-    return System("its own partials and noise", play)
+    return System("resynthesis of its own partials and noise", play)
 
 
 def player(name: str, config: ToneConfig, net: Callable[[Tensor], Tensor]) -> System:

@@ -8,6 +8,7 @@ a function of weights, optimisers and its number.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,8 +30,8 @@ TASK = "synth"
 PLAIN_VELOCITY = 0.85
 _LEVEL_SLOPE, _TILT_SLOPE = 3.2, 0.9
 _LATENTS_OFF = 0.5
-#: How often the net is asked what it will be asked of pitches that it never heard: the note by those beside it, of
-#: which the nearest so many semitones to either side are left out.
+#: How often the net is asked what it will be asked of pitches that it never heard: the note by those beside it, where
+#: those up to 0, 1 and so on semitones away, fewer than so many, are left out.
 _FORGOTTEN, _GAPS = 0.8, 4
 _LATENT_COST = 0.02
 _NO_STIFFNESS = math.log(1e-6)
@@ -141,6 +142,10 @@ class ToneTrainer(Course[ToneConfig]):
                 assert left is not None and right is not None
                 self.sides[number, 1 + gap] = torch.tensor([left, right]) + timbre * PITCHES
                 self.side_share[number, 1 + gap] = (at - left) / (right - left) if left < right else 0.0
+
+    def _take_over(self, content: Mapping[str, Any]) -> None:
+        # Which pitches were heard is a fact of these notes, not of the other run's.
+        super()._take_over({**content, "ema": {k: v for k, v in content["ema"].items() if k != "heard"}})
 
     def recalled(self, notes: Tensor, generator: torch.Generator) -> Tensor:
         """What is known of each note's pitch, ``(rows, kept)``, often without what is known of it itself."""

@@ -47,6 +47,7 @@ def main(target: Path) -> None:
                 page.close()
             browser.close()
     finally:
+        jack.end_clients()
         jack.close()
 
 

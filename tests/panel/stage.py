@@ -109,9 +109,11 @@ def playing(jack: Jack, folder: Path, *arguments: str, preset: str = "clean") ->
         assert host.stdout is not None
         # A server that hangs holds its clients for ever, and this loop with them.
         patience = threading.Timer(120, host.kill)
+        patience.daemon = True
         patience.start()
         url = next((m[1] for line in host.stdout if (m := re.fullmatch(r"panel: (\S+)\n", line))), "")
         patience.cancel()
+        assert url, "the host told no address of its panel"
         stage = Stage(url, host, jack, folder)
         jack.wait_port("PortAudio:out_0", 90)
         stage.wait("/api/stats", lambda stats: stats.get("running"), 60)
@@ -119,7 +121,11 @@ def playing(jack: Jack, folder: Path, *arguments: str, preset: str = "clean") ->
     finally:
         if host.poll() is None:
             host.send_signal(signal.SIGINT)
-        output, errors = host.communicate(timeout=60)
+        try:
+            output, errors = host.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            host.kill()
+            raise
     assert "Traceback" not in output + errors, output + errors
 
 

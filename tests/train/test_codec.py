@@ -54,6 +54,7 @@ def test_what_is_trained_and_exported_codes_and_tells_its_figures(
     assert run_command("train", tmp_path / "tuned.yaml", *given, *going_on) == 0
     before, after = (load_checkpoint(folder)["ema"] for folder in (run, tmp_path / "tuned"))
     assert torch.allclose(before["encoder.straight.weight"], after["encoder.straight.weight"], atol=1e-6)
+    assert load_checkpoint(tmp_path / "tuned")["lineage"] == [{"name": "small", "batch": 2, "seed": 0, "steps": 2}]
     capsys.readouterr()
     figures = {"as recorded": {"stoi": 1.0}, "rtgan, 2 stages": {"bit_s": 900, "stoi": 0.5, "load": 0.01}}
     (tmp_path / "figures.json").write_text(json.dumps(figures))
@@ -67,6 +68,9 @@ def test_what_is_trained_and_exported_codes_and_tells_its_figures(
     assert run_command("decode", coded, "-o", back, "--model", model) == 0
     out, rate = files.read(back)
     assert rate == 16000 and out.shape == (1, 16000) and abs(out).max() > 1e-3
+    (tmp_path / "figures.json").write_text(json.dumps({"rtgan, a.ts, 2 stages": {}, "rtgan, b.ts, 2 stages": {}}))
+    assert run_command(*exporting) == 2
+    assert "of several models" in capsys.readouterr().err
     (tmp_path / "figures.json").write_text("[]")
     assert run_command(*exporting) == 2
     assert "rtgan eval codec --json" in capsys.readouterr().err

@@ -212,6 +212,9 @@ def test_weights_of_another_run_are_taken_where_they_fit(tiny: dict[str, Any], c
     with torch.no_grad():
         made, expected = (net.eval()(spectrum)[0] for net in (deeper.net, trainer.net))
     assert torch.equal(made, expected), "what is new does nothing yet"
+    deeper.save()
+    with pytest.raises(UsageError, match="more blocks"):
+        trainer.start_from(run.parent / "deeper")
 
 
 def test_an_exported_model_is_trained_on(tiny: dict[str, Any], corpus: Any, run: Path, tmp_path: Path) -> None:
