@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,9 @@ def load_checkpoint(run: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "config" not in content or "ema" not in content:
         raise RtganError(f"The file {str(path)!r} is not a checkpoint of this program.")
     return content
+
+
+def lineage(before: Sequence[Mapping[str, Any]], config: Mapping[str, Any], steps: int) -> list[dict[str, Any]]:
+    """What a run that goes on from another says of it and, the first one first, of those that it went on from."""
+    last = {key: config[key] for key in ("name", "batch", "seed") if key in config} | {"steps": steps}
+    return [*map(dict, before), last]

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ..errors import RtganError, UsageError
 from .adversary import Adversary, AdversarySettings
-from .checkpoint import BEST, CHECKPOINT, load_checkpoint, save_atomically
+from .checkpoint import BEST, CHECKPOINT, lineage, load_checkpoint, save_atomically
 from .config import made
 from .diary import Diary
 from .discriminators import Discriminators
@@ -309,9 +309,7 @@ class Course(ABC, Generic[Config]):
         if all(taken[name] is own[name] for name in own):
             raise UsageError("The checkpoint has no weights of the config's shapes; leave --start-from out.")
         self.net.load_state_dict(taken)
-        given = content["config"]
-        earlier = {key: given[key] for key in ("name", "batch", "seed") if key in given} | {"steps": content["step"]}
-        self.lineage = [*content.get("lineage", []), earlier]
+        self.lineage = lineage(content.get("lineage", []), content["config"], content["step"])
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         for name, module in self.beside.items():
             module.load_state_dict(fitting(module.state_dict(), content["beside"].get(name, {})))

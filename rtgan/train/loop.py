@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ..errors import RtganError, UsageError
 from .adversary import TERMS, Adversary
-from .checkpoint import BEST, CHECKPOINT, load_checkpoint, save_atomically
+from .checkpoint import BEST, CHECKPOINT, lineage, load_checkpoint, save_atomically
 from .config import TrainConfig, load_config, parse_config
 from .data import Corpus
 from .develop import Development, enhance
@@ -269,8 +269,7 @@ class Trainer:
             own = self.adversary.net.state_dict()
             if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs["net"].items()}:
                 self.adversary.net.load_state_dict(theirs["net"])
-        earlier = {key: content["config"][key] for key in ("name", "batch", "seed")} | {"steps": content["step"]}
-        self._begin_with(fitting, [*content.get("lineage", []), earlier])
+        self._begin_with(fitting, lineage(content.get("lineage", []), content["config"], content["step"]))
         return len(fitting), len(mine)
 
     def _start_from_model(self, path: Path) -> tuple[int, int]:
@@ -283,16 +282,15 @@ class Trainer:
         blocks = min(self.config.network.blocks, int(training["config"]["network"]["blocks"]))
         shape = dataclasses.replace(self.config.network, blocks=blocks)
         weights = unfolded(module.state_dict(), shape, example).state_dict()
-        earlier = {key: training["config"][key] for key in ("name", "batch", "seed")} | {"steps": training["steps"]}
-        self._begin_with(weights, [*training.get("started_from", []), earlier])
+        self._begin_with(weights, lineage(training.get("started_from", []), training["config"], training["steps"]))
         return len(weights), len(self.net.state_dict())
 
-    def _begin_with(self, weights: Mapping[str, Tensor], lineage: list[dict[str, Any]]) -> None:
+    def _begin_with(self, weights: Mapping[str, Tensor], earlier: list[dict[str, Any]]) -> None:
         self.net.load_state_dict(weights, strict=False)
         for name, module in self.net.named_modules():
             if isinstance(module, Block) and f"{name}.time_norm.weight" not in weights:
                 module.begin_as_identity()
-        self.lineage = lineage
+        self.lineage = earlier
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
 
     def _computing(self) -> contextlib.AbstractContextManager[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -62,15 +63,19 @@ def sampler(corpus: NoteCorpus) -> System:
     return System("nearest-note sampler", play)
 
 
+@functools.cache
+def _noise() -> Tensor:
+    return torch.from_numpy(noise_table(RATE_HZ))
+
+
 def _played(note: Note, levels: Tensor, stiffness: Tensor, samples: int) -> Array:
     """The sound of a note whose levels are known frame by frame; phases and noise are drawn by its pitch."""
-    table = torch.from_numpy(noise_table(RATE_HZ))
     generator = torch.Generator().manual_seed(round(100 * note.pitch))
     hertz = stretched(torch.tensor([note.hertz]), stiffness)
     phases = 2 * math.pi * torch.rand(1, HARMONICS, generator=generator)
     row = int(torch.randint(TABLE_ROWS, (), generator=generator))
     places = (row + torch.arange((len(levels) - 1) * HOP)) % TABLE_ROWS
-    sound = rendered(levels[None], hertz, phases, table[places][None], HOP, RATE_HZ)[0].numpy()
+    sound = rendered(levels[None], hertz, phases, _noise()[places][None], HOP, RATE_HZ)[0].numpy()
     sound[:HOP] *= np.arange(HOP, dtype=np.float32) / HOP
     return np.ascontiguousarray(sound[:samples])
 
