@@ -123,7 +123,7 @@ def _run(env: dict[str, str], preset: Path, path: str, hogs: int, events: int) -
         except subprocess.TimeoutExpired:
             raise RtganError("the peer did not come to an end") from None
         if peer.returncode:
-            raise RtganError(f"the peer failed: {(errors.strip().splitlines() or ['no reason given'])[-1]}")
+            raise RtganError(f"the peer failed: {rigs.reason(errors)}")
         found = json.loads(out.splitlines()[-1])
         try:
             host.communicate(timeout=30)

@@ -354,8 +354,8 @@ class Rig:
             )
             if done.returncode:
                 self.close()
-                reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-                raise Unavailable(f"the C compiler does not work ({reason})")
+                first = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+                raise Unavailable(f"the C compiler does not work ({first})")
 
     def close(self) -> None:
         """Remove the folder."""
@@ -387,6 +387,11 @@ def child(env: dict[str, str], module: str, function: str, *arguments: str | flo
     )  # fmt: skip
 
 
+def reason(errors: str) -> str:
+    """Why a process failed, by what it wrote to its standard error."""
+    return (errors.strip().splitlines() or ["no reason given"])[-1]
+
+
 def last_words(process: subprocess.Popen[str]) -> str:
     """End a child that has failed, and say why it has."""
     end(process)
@@ -394,7 +399,7 @@ def last_words(process: subprocess.Popen[str]) -> str:
         _, errors = process.communicate(timeout=10)
     except subprocess.TimeoutExpired:  # a child of its own still holds its end of the pipe
         errors = ""
-    return (errors.strip().splitlines() or ["no reason given"])[-1]
+    return reason(errors)
 
 
 def _may_be_real_time() -> bool:
@@ -547,7 +552,7 @@ def _run_host(rig: Rig, env: dict[str, str], preset: str, seconds: float, target
     finally:
         end(process)
     if process.returncode:
-        raise RtganError(f"the host failed: {(errors.strip().splitlines() or ['no reason given'])[-1]}")
+        raise RtganError(f"the host failed: {reason(errors)}")
     report: dict[str, Any] = json.loads(out.splitlines()[-1])
     return report
 
@@ -707,7 +712,7 @@ def start_up(rig: Rig, preset: str, rounds: int = 5) -> dict[str, Any]:
                 end(process)
             lines = [line for line in out.splitlines() if line.startswith('{"first_block"')]
             if process.returncode or not lines:
-                raise RtganError(f"`rtgan live` failed: {(errors.strip().splitlines() or ['no reason given'])[-1]}")
+                raise RtganError(f"`rtgan live` failed: {reason(errors)}")
             report = json.loads(lines[0])
             report["first_block"] -= begin
             if turn:  # the first one fills the caches

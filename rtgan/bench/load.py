@@ -237,5 +237,5 @@ def _child(env: dict[str, str], longest_s: float, *arguments: str) -> str:
     except subprocess.TimeoutExpired:
         raise RtganError("the host did not come to an end") from None
     if done.returncode:
-        raise RtganError(f"the host failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        raise RtganError(f"the host failed: {rigs.reason(done.stderr)}")
     return done.stdout
