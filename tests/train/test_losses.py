@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from rtgan.train.losses import (
     Balancer,
     CompressedSpectral,
     LossSum,
+    MultiResolutionMel,
     MultiResolutionStft,
     Pmsqe,
     SiSdr,
@@ -31,7 +31,8 @@ def _noise(seed: int, samples: int = 24000) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "loss", [CompressedSpectral(n_fft=(256, 512)), MultiResolutionStft(), Waveform(), Pmsqe(), Stoi()]
+    "loss",
+    [CompressedSpectral(n_fft=(256, 512)), MultiResolutionStft(), MultiResolutionMel(), Waveform(), Pmsqe(), Stoi()],
 )
 def test_equal_signals_cost_nothing_and_others_more_the_more_they_differ(loss: torch.nn.Module) -> None:
     target, error = _noise(0), _noise(1)
@@ -78,6 +79,23 @@ def test_halving_a_signal_costs_what_the_power_says() -> None:
         silence = loss(torch.zeros_like(target), target)
         part = loss(gain * target, target)
         assert float(part / silence) == pytest.approx((1 - gain**power) ** 2, rel=0.08)
+
+
+def test_mel_bands_hear_level_and_place_and_not_what_lies_outside() -> None:
+    target = _noise(0)
+    deep = MultiResolutionMel(floor_db=-120)
+    assert float(deep(0.5 * target, target)) == pytest.approx(math.log(2), rel=1e-3)
+    # A tone that moves by less than a band costs next to nothing, one that moves by an octave much.
+    time = torch.arange(24000) / 48000
+
+    def tone(hertz: float) -> torch.Tensor:
+        return torch.sin(2 * math.pi * hertz * time)[None]
+
+    loss = MultiResolutionMel()
+    assert float(loss(tone(8020), tone(8000))) < 0.1 * float(loss(tone(4000), tone(8000)))
+    assert float(loss(tone(1000) + tone(20000), tone(1000))) < 0.3 * float(loss(tone(1000) + tone(12000), tone(1000)))
+    with pytest.raises(UsageError, match="highest_hz"):
+        MultiResolutionMel(highest_hz=30000)
 
 
 def test_halving_a_signal_costs_half_a_convergence_and_the_logarithm_of_two() -> None:
@@ -147,8 +165,8 @@ def test_voice_is_where_the_target_is_loud() -> None:
 
 
 def test_gradients_are_finite_at_silence_and_at_the_answer() -> None:
-    terms: dict[str, Any] = {"compressed": {}, "si_sdr": {"weight": 0.1}, "stft": {}, "waveform": {}, "pmsqe": {}}
-    loss = LossSum(terms)
+    names = ("compressed", "si_sdr", "stft", "mel", "waveform", "pmsqe")
+    loss = LossSum({name: {} for name in names})
     for target in (torch.zeros(1, 4096), _noise(0)[:1, :4096]):
         for given in (torch.zeros(1, 4096), target):
             estimate = given.clone().requires_grad_()
@@ -174,7 +192,7 @@ def test_sum_is_weighted_and_named_and_leaves_out_what_weighs_nothing() -> None:
 def test_a_batch_costs_the_mean_of_its_halves() -> None:
     target, estimate = torch.cat((_noise(0), 0.1 * _noise(2))), torch.cat((_noise(1), 0.1 * _noise(3)))
     target[3] = 0
-    loss = LossSum({name: {} for name in ("compressed", "si_sdr", "stft", "waveform", "pmsqe")})
+    loss = LossSum({name: {} for name in ("compressed", "si_sdr", "stft", "mel", "waveform", "pmsqe")})
     whole = loss(estimate, target)
     first, second = loss(estimate[:2], target[:2]), loss(estimate[2:], target[2:])
     for name, value in whole.items():
