@@ -34,6 +34,7 @@ midi:
 - {control: cc 7, target: gain.gain_db, range: [-20, 0]}
 """
 _FEWEST_BETWEEN, _MOST_BETWEEN = 4, 12
+_START_S = 60.0
 _LOST_PERIODS = 100
 
 
@@ -114,8 +115,7 @@ def _run(env: dict[str, str], preset: Path, path: str, hogs: int, events: int) -
     peer: subprocess.Popen[str] | None = None
     host = rigs.child(env, "control", "host_session", str(preset), path, hogs)
     try:
-        assert host.stdout is not None
-        if host.stdout.readline().strip() != "ready":
+        if rigs.next_line(host, _START_S) != "ready":
             raise RtganError(f"the host failed: {rigs.last_words(host)}")
         peer = rigs.child(env, "control", "peer_session", events)
         try:

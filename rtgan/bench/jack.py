@@ -387,6 +387,17 @@ def child(env: dict[str, str], module: str, function: str, *arguments: str | flo
     )  # fmt: skip
 
 
+def next_line(process: subprocess.Popen[str], seconds: float) -> str:
+    """What it says next; a process that says nothing for so long is ended, and has said nothing."""
+    assert process.stdout is not None
+    patience = threading.Timer(seconds, process.kill)
+    patience.start()
+    try:
+        return process.stdout.readline().strip()
+    finally:
+        patience.cancel()
+
+
 def reason(errors: str) -> str:
     """Why a process failed, by what it wrote to its standard error."""
     return (errors.strip().splitlines() or ["no reason given"])[-1]

@@ -107,8 +107,8 @@ def _run(
     host = rigs.child(env, "panel", "host_session", str(rig.library), str(target), preset, seconds, panel)
     flooding: subprocess.Popen[str] | None = None
     try:
-        assert host.stdout is not None and host.stdin is not None
-        url = host.stdout.readline().strip()
+        assert host.stdin is not None
+        url = rigs.next_line(host, _START_S)
         if not url:
             raise RtganError(f"the host failed: {rigs.last_words(host)}")
         with _browsers(url if panel else "", browsers) as pages:
@@ -119,7 +119,7 @@ def _run(
             begin = time.monotonic()
             host.stdin.write("go\n")
             host.stdin.flush()
-            line = host.stdout.readline()
+            line = rigs.next_line(host, seconds + _START_S)
             took = time.monotonic() - begin
             if not line:
                 raise RtganError(f"the host failed: {rigs.last_words(host)}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -19,6 +21,18 @@ def test_a_row_counts_what_is_late_and_what_is_lost() -> None:
     assert "50.0 % exactly" in control.describe({**row, "stalls": 0})
     with pytest.raises(RtganError, match="no event"):
         control.summary("polled", 0, 256, [0], [-1])
+
+
+def test_a_child_that_says_nothing_in_time_is_ended_and_has_said_nothing() -> None:
+    script = "import time; print('ready', flush=True); time.sleep(600)"
+    silent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert jack.next_line(silent, 60) == "ready"
+        assert jack.next_line(silent, 0.2) == ""
+        assert silent.wait(30) != 0
+    finally:
+        silent.kill()
+        silent.communicate()
 
 
 @pytest.mark.jack
