@@ -19,7 +19,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from .fft import Allocate, aligned
-from .native import f32p, inline, kernel, larger, smaller
+from .native import f32p, f64p, i64p, inline, kernel, larger, smaller
 from .vector import LANES, Vectors, emitted, square_root
 
 HARMONICS = 96
@@ -31,6 +31,11 @@ TABLE_ROWS = 1 << 16
 #: Size of a voice.
 VOICE_FLOATS = 8 * HARMONICS + 2 * BANDS
 VOICE_WORDS = VOICE_FLOATS // 2
+#: Size of what makes a voice's levels waver.
+WAVER_WORDS = (HARMONICS + BANDS) // 2 + 2
+_WAVER_SPREAD, _WAVER_BITS = WAVER_WORDS - 2, WAVER_WORDS - 1
+#: How many standard deviations they waver at most.
+WAVER_MOST = 2.0
 _RE, _IM, _TURN_RE, _TURN_IM, _SWEEP_RE, _SWEEP_IM, _AMP, _STEP = (k * HARMONICS for k in range(8))
 _GAIN = 8 * HARMONICS
 _GAIN_STEP = _GAIN + BANDS
@@ -205,6 +210,51 @@ def voice_aim(
 
 
 @inline
+def waver_begin(waver: Any, seed: Any) -> None:
+    """[audio] Steady, and what follows follows from ``seed``."""
+    x = f32p(waver)
+    for k in range(HARMONICS + BANDS):
+        x[k] = np.float32(0.0)
+    f64p(waver)[_WAVER_SPREAD] = 0.0
+    i64p(waver)[_WAVER_BITS] = seed * 6364136223846793005 + 1442695040888963407
+
+
+@inline
+def waver_go(waver: Any, levels: Any, partials: Any, noise: Any, keep: Any) -> None:
+    """[audio] A frame on: each level wanders about its own by itself, as a first-order autoregression.
+
+    In the mean amplitudes stay what they are.
+
+    Parameters
+    ----------
+    levels : address of HARMONICS + BANDS float32
+        What is multiplied.
+    partials, noise : float
+        Standard deviations, in nepers, once a note has sounded for some time constants; no partial strays further than
+        twice that.
+    keep : float
+        Share of a frame's straying that is left in the next.
+    """
+    x = f32p(waver)
+    y = f32p(levels)
+    # Two uniform numbers make a triangle, whose variance is a sixth.
+    push = math.sqrt(6.0 * (1.0 - keep * keep)) / 16777216.0
+    bits = i64p(waver)[_WAVER_BITS]
+    spread = f64p(waver)[_WAVER_SPREAD] * keep * keep + 1.0 - keep * keep
+    f64p(waver)[_WAVER_SPREAD] = spread
+    for k in range(HARMONICS + BANDS):
+        bits = bits * 6364136223846793005 + 1442695040888963407
+        drawn = ((bits >> 40) & 0xFFFFFF) + ((bits >> 16) & 0xFFFFFF) - 16777216
+        stray = np.float64(x[k]) * keep + push * drawn
+        x[k] = np.float32(stray)
+        depth = partials if k < HARMONICS else noise
+        held = smaller(larger(stray, -WAVER_MOST), WAVER_MOST)
+        # The mean of a lognormal number lies above its median by half the variance.
+        y[k] = np.float32(np.float64(y[k]) * math.exp(depth * (held - 0.5 * depth * spread)))
+    i64p(waver)[_WAVER_BITS] = bits
+
+
+@inline
 def voice_fall(voice: Any, samples: Any) -> None:
     """[audio] Let everything glide to silence within ``samples``, from wherever it is."""
     x = f32p(voice)
@@ -252,6 +302,16 @@ def _frame(
     return voice_aim(voice, partials, bands, level, 1.0, larger(turns_from, turns_to), stiffness, samples)
 
 
+@kernel(types.void(_I, _I))
+def _waver_begin(waver: Any, seed: Any) -> None:
+    waver_begin(waver, seed)
+
+
+@kernel(types.void(_I, _I, _F, _F, _F))
+def _waver_go(waver: Any, levels: Any, partials: Any, noise: Any, keep: Any) -> None:
+    waver_go(waver, levels, partials, noise, keep)
+
+
 @kernel(types.void(_I, _F))
 def _fall(voice: Any, samples: Any) -> None:
     voice_fall(voice, samples)
@@ -265,6 +325,23 @@ def _add(voice: Any, partials: Any, table: Any, row: Any, lanes: Any, out: Any, 
         voice_add(voice, partials, table, (row + done) % TABLE_ROWS, lanes, count)
         lanes_sum(lanes, out + 4 * done, count)
         done += count
+
+
+class Waver:
+    """What makes one voice's levels waver, for Python: for tests and measurements [one thread].
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    def __init__(self, seed: int = 0, *, allocate: Allocate = aligned) -> None:
+        self.memory = allocate(WAVER_WORDS)
+        _waver_begin(self.memory.ctypes.data, seed)
+
+    def go(self, levels: NDArray[np.float32], partials: float, noise: float, keep: float) -> None:
+        """See `waver_go`; changes ``levels`` ``(HARMONICS + BANDS,)``."""
+        _waver_go(self.memory.ctypes.data, levels.ctypes.data, partials, noise, keep)
 
 
 class Voice:

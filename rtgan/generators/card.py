@@ -62,8 +62,8 @@ _PLAYING: dict[str, tuple[Any, str]] = {
     "outputs": _number(1, 65536),
     "latents": _number(0, 64),
     "timbres": ((lambda v: isinstance(v, list) and 1 <= len(v) <= 1000 and all(map(_is_timbre, v))),
-                "a list of timbres with " + ", ".join(("name", "sustains", "release_ms", "lowest", "highest",
-                                                       "level_db", "dynamics_db"))),
+                "a list of timbres with name, sustains, release_ms, lowest, highest, level_db and dynamics_db, and "
+                "maybe waver_db, noise_waver_db and waver_ms"),
 }  # fmt: skip
 #: What a model that fills gaps (task "repair") says instead.
 _REPAIRING: dict[str, tuple[Any, str]] = {"inputs": _number(1, 4096), "outputs": _number(1, 4096)}
@@ -102,6 +102,10 @@ class Timbre:
     dynamics_db : float
         By how much softest lies below hardest, beyond what the model says: recordings may have been brought to one
         level.
+    waver_db, noise_waver_db : float
+        Standard deviation by which levels of partials, and of noise in bands, waver about what the model says.
+    waver_ms : float
+        Time constant of that.
     """
 
     name: str
@@ -111,19 +115,25 @@ class Timbre:
     highest: int
     level_db: float
     dynamics_db: float
+    waver_db: float = 0.0
+    noise_waver_db: float = 0.0
+    waver_ms: float = 300.0
 
 
-_TIMBRE = tuple(f.name for f in fields(Timbre))
+_TIMBRE = {f.name: f.default for f in fields(Timbre)}
+_WAVER = ("waver_db", "noise_waver_db", "waver_ms")
 
 
 def _is_timbre(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and value.keys() >= set(_TIMBRE)
+        and value.keys() >= set(_TIMBRE) - set(_WAVER)
         and isinstance(value["name"], str)
         and isinstance(value["sustains"], bool)
-        and all(type(value[k]) in (int, float) and abs(value[k]) <= 60000 for k in _TIMBRE[2:])
+        and all(type(value[k]) in (int, float) and abs(value[k]) <= 60000 for k in list(_TIMBRE)[2:] if k in value)
         and value["release_ms"] >= 1
+        and all(0 <= value.get(k, 0) <= 24 for k in _WAVER[:2])
+        and value.get("waver_ms", 1) >= 1
         and value["lowest"] <= value["highest"]
     )
 
@@ -222,7 +232,7 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
     if "labels" in named:
         named["labels"] = tuple(named["labels"])
     if "timbres" in named:
-        named["timbres"] = tuple(Timbre(*(t[k] for k in _TIMBRE)) for t in named["timbres"])
+        named["timbres"] = tuple(Timbre(*(t.get(k, d) for k, d in _TIMBRE.items())) for t in named["timbres"])
         if data["inputs"] != 3 + len(named["timbres"]) + data["latents"]:
             raise RtganError(f"the card of {where} needs inputs = 3 + timbres + latents")
         return Card(**named, sha256=sha256, fields=MappingProxyType(dict(data)))

@@ -28,7 +28,8 @@ _WORDS = 32
 _LEFT, _PARTIALS, _ROW, _SEED, _FRESH = range(5)
 _TIME, _PITCH, _GLIDE, _GAIN, _ATTACK, _TURNS, _EFFORT = range(8, 15)
 _V_WORDS = 16
-_V_BYTES = 8 * (_V_WORDS + partials.VOICE_WORDS)
+_V_WAVER = 8 * (_V_WORDS + partials.VOICE_WORDS)
+_V_BYTES = _V_WAVER + 8 * partials.WAVER_WORDS
 
 _PARAMETERS = ParamSet(
     [
@@ -49,6 +50,8 @@ _PARAMETERS = ParamSet(
               description="Semitones of a full bend, until a controller says otherwise."),
         Param("tune", "Tune", -12, 12, 0, description="Semitones by which everything is moved."),
         Param("variation", "Variation", 0, 1, 0.3, description="How much repeated notes differ."),
+        Param("waver", "Waver", 0, 2, 1,
+              description="How much partials and noise waver; at 1 as in the recordings learned from."),
         Param("seed", "Seed", 0, 127, 0, smoothing_ms=0, description="Names the series of variations."),
         Param("latent_1", "Latent 1", -3, 3, 0, smoothing_ms=60, description="What the net found notes to differ in."),
         Param("latent_2", "Latent 2", -3, 3, 0, smoothing_ms=60, description="What the net found notes to differ in."),
@@ -63,14 +66,18 @@ _PARAMETERS = ParamSet(
 )  # fmt: skip
 (
     _P_LEVEL, _P_INPUT, _P_MORPH, _P_BRIGHT, _P_NOISE, _P_DYNAMICS, _P_ATTACK, _P_RELEASE, _P_VIBRATO, _P_VIBRATO_HZ,
-    _P_PORTAMENTO, _P_MONO, _P_BEND, _P_TUNE, _P_VARIATION, _P_SEED, _P_LATENT, _P_LATENT_2, _P_LATENT_3, _P_LATENT_4,
-    _P_WALK, _P_WALK_HZ, _P_DRONE, _P_DRONE_NOTE,
+    _P_PORTAMENTO, _P_MONO, _P_BEND, _P_TUNE, _P_VARIATION, _P_WAVER, _P_SEED, _P_LATENT, _P_LATENT_2, _P_LATENT_3,
+    _P_LATENT_4, _P_WALK, _P_WALK_HZ, _P_DRONE, _P_DRONE_NOTE,
 ) = range(len(_PARAMETERS))  # fmt: skip
 _PARAMETER_COUNT = len(_PARAMETERS)
 _MOST_LATENTS = 4
 # Rows of what is known of timbres: shares at both ends of the morph, whether it sustains, its release in seconds, the
-# range it was learned in, what brings it to one level, and how much softer the softest is, in dB.
-_ONE, _OTHER, _SUSTAINS, _RELEASE, _LOWEST, _HIGHEST, _LEVEL, _SOFTER = range(8)
+# range it was learned in, what brings it to one level, and how much softer the softest is, in dB; by how much partials
+# and noise waver, in nepers, and for how long, in seconds.
+(
+    _ONE, _OTHER, _SUSTAINS, _RELEASE, _LOWEST, _HIGHEST, _LEVEL, _SOFTER, _WAVER, _NOISE_WAVER, _WAVER_S,
+) = range(11)  # fmt: skip
+_ROWS = 11
 
 _DB = math.log(10.0) / 20.0
 _OFF_DB = -60.0
@@ -177,6 +184,7 @@ def _begin(state: Any, slot: Any) -> None:
     seed = np.int64(values[_P_SEED]) * 1000003
     o[_SEED] = seed + i64p(key)[notes.V_ORDER]
     partials.voice_begin(own + 8 * _V_WORDS, o[_SEED])
+    partials.waver_begin(own + _V_WAVER, o[_SEED])
     o[_LEFT] = 0
     o[_PARTIALS] = 0
     o[_ROW] = np.int64((_random(o[_SEED], 99) + 1.0) * 0.5 * (partials.TABLE_ROWS - 1))
@@ -233,6 +241,9 @@ def _tick(state: Any, slot: Any) -> None:
     highest = 0.0
     level_db = 0.0
     softer_db = 0.0
+    waver = 0.0
+    noise_waver = 0.0
+    waver_s = 0.0
     for k in range(timbres):
         share = shares[_ONE * timbres + k] * (1.0 - morph) + shares[_OTHER * timbres + k] * morph
         into[3 + k] = np.float32(share)
@@ -242,6 +253,9 @@ def _tick(state: Any, slot: Any) -> None:
         highest += share * shares[_HIGHEST * timbres + k]
         level_db += share * shares[_LEVEL * timbres + k]
         softer_db += share * shares[_SOFTER * timbres + k]
+        waver += share * shares[_WAVER * timbres + k]
+        noise_waver += share * shares[_NOISE_WAVER * timbres + k]
+        waver_s += share * shares[_WAVER_S * timbres + k]
     for k in range(w[_LATENTS]):
         latent = values[_P_LATENT + k] + 0.8 * values[_P_VARIATION] * _random(o[_SEED], k)
         latent += walk * 1.5 * math.sin(turn * (0.37 + 0.23 * k) + 2.1 * k + 1.7 * slot)
@@ -281,6 +295,10 @@ def _tick(state: Any, slot: Any) -> None:
     out = w[_NET_ARENA] + 4 * w[_OUTPUT]
     stiffness = smaller(larger(np.float64(f32p(out)[partials.HARMONICS + partials.BANDS]), 0.0), 0.02)
     stiffness *= 1.0 - sustains
+
+    if values[_P_WAVER] > 0.0 and waver + noise_waver > 0.0:
+        amount = values[_P_WAVER]
+        partials.waver_go(own + _V_WAVER, out, amount * waver, amount * noise_waver, math.exp(-hop_s / waver_s))
 
     # Level: swelling, dying away, breath of its own.
     if f[_ATTACK] < 1.0:
@@ -465,13 +483,16 @@ class Synth(Plugin):
         table = partials.noise_table(activation.sample_rate_hz)
         net_arena = arena.float32(-(-net.arena_floats // 16) * 16)
         net_arena[: net.arena_floats] = net.initial_arena
-        shares = arena.float64(8 * count).reshape(8, count)
+        shares = arena.float64(_ROWS * count).reshape(_ROWS, count)
         shares[_ONE, self.ends[0]] = shares[_OTHER, self.ends[1]] = 1.0
         shares[_SUSTAINS] = [float(t.sustains) for t in self.timbres]
         shares[_RELEASE] = [t.release_ms / 1000 for t in self.timbres]
         shares[_LOWEST], shares[_HIGHEST] = [t.lowest for t in self.timbres], [t.highest for t in self.timbres]
         shares[_LEVEL] = [t.level_db for t in self.timbres]
         shares[_SOFTER] = [t.dynamics_db for t in self.timbres]
+        shares[_WAVER] = [t.waver_db * _DB for t in self.timbres]
+        shares[_NOISE_WAVER] = [t.noise_waver_db * _DB for t in self.timbres]
+        shares[_WAVER_S] = [t.waver_ms / 1000 for t in self.timbres]
         addresses = arena.int64(len(_PARAMETERS))
         addresses[:] = [activation.params[name] for name in _PARAMETERS]
         values = arena.float64(3 * len(_PARAMETERS))

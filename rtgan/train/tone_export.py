@@ -43,6 +43,8 @@ def export_tones(
     playing = Playing(net).eval()
     inputs = FIRST + len(config.timbres) + config.network.latents
     ranges = content["ranges"]
+    # A run that was ended by force has not measured them: what it plays does not waver.
+    wavers = content.get("wavers") or [{}] * len(ranges)
     timbres = [
         {
             "name": timbre,
@@ -50,6 +52,7 @@ def export_tones(
             "release_ms": float(settings.release_ms),
             "lowest": round(low),
             "highest": round(high),
+            **wavers[number],
             **_levels(net, number, len(config.timbres), config.network.latents, round(low), round(high)),
         }
         for number, ((timbre, settings), (low, high)) in enumerate(zip(config.timbres.items(), ranges, strict=True))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import UsageError
@@ -29,12 +30,14 @@ TASK = "synth"
 #: Velocity that recordings count as whose timbre has a single one, and what other velocities do to it: a law, not data.
 PLAIN_VELOCITY = 0.85
 _LEVEL_SLOPE, _TILT_SLOPE = 3.2, 0.9
-_LATENTS_OFF = 0.5
+_LATENTS_OFF = 0.9
 #: How often the net is asked what it will be asked of pitches that it never heard: the note by those beside it, where
 #: those up to 0, 1 and so on semitones away, fewer than so many, are left out.
 _FORGOTTEN, _GAPS = 0.8, 4
-_LATENT_COST = 0.02
-_NO_STIFFNESS = math.log(1e-6)
+_LATENT_COST, _BODY_COST = 0.02, 0.02
+#: How recordings waver is counted from here on, at this distance, down to so many nepers below the loudest partial.
+_WAVER_FROM_S, _WAVER_STEP_S, _WAVER_SPAN = 0.1, 0.02, 4.6
+_NEPER_DB = 20 / math.log(10)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class ToneTrainer(Course[ToneConfig]):
         self._take_rows()
         self._set_scale(net)
         self._take_neighbours(net)
+        self.wavers: list[dict[str, float]] = []
         super().__init__(config, net, out, RATE_HZ, {"latents": self.latents})
 
     def _take_rows(self) -> None:
@@ -257,11 +261,80 @@ class ToneTrainer(Course[ToneConfig]):
 
     def lesson(self, generator: torch.Generator) -> Lesson:
         """Moments of tracks, and from `sound_step` on sounds."""
-        parts = {"tracks": self.tracks_loss(generator), "latents": self.latents.weight.square().mean()}
-        lesson = Lesson(parts, {"tracks": self.config.tracks_weight, "latents": _LATENT_COST})
+        parts = {
+            "tracks": self.tracks_loss(generator),
+            "latents": self.latents.weight.square().mean(),
+            "body": self.tones.body.diff(dim=1).square().mean(),
+        }
+        lesson = Lesson(parts, {"tracks": self.config.tracks_weight, "latents": _LATENT_COST, "body": _BODY_COST})
         if self.step >= self.config.sound_step:
             lesson.estimate, lesson.target = self.sounds(generator)
         return lesson
+
+    def run(self, budget_minutes: float | None = None, progress: bool = True, tensorboard: bool = False) -> int:
+        """See `Course.run`; at the end it is measured what the net leaves out."""
+        steps = super().run(budget_minutes, progress, tensorboard)
+        self.wavers = self.left_out()
+        self.save()
+        return steps
+
+    def left_out(self) -> list[dict[str, float]]:
+        """How levels of each timbre's recordings waver about what the averaged net says, in the form of a card.
+
+        A note's own mean over time is not counted, nor are its first moments, nor what lies far below its loudest
+        partial, which noise moves.
+        """
+        found = []
+        with self.as_averaged():
+            for timbre in range(self.count):
+                sums = np.zeros((2, 4))
+                for number, note in enumerate(self.notes):
+                    if note.timbre == timbre:
+                        sums += self._straying(number, note)
+                (square, count, *_), (noise_square, noise_count, *_) = sums
+                first, second = sums[0, 2:]
+                likeness = min(max(first / max(second, 1e-12), 0.01), 0.999)
+                found.append({
+                    "waver_db": round(_NEPER_DB * math.sqrt(square / max(count, 1)), 2),
+                    "noise_waver_db": round(_NEPER_DB * math.sqrt(noise_square / max(noise_count, 1)), 2),
+                    "waver_ms": round(min(max(-1000 * _WAVER_STEP_S / math.log(likeness), 50.0), 1000.0)),
+                })  # fmt: skip
+        return found
+
+    def _straying(self, number: int, note: Note) -> NDArray[np.float64]:
+        """Of partials and of noise: squares and their count, products of neighbours in time and their squares."""
+        corpus, own = self.corpus, slice(note.first, note.first + note.frames)
+        times = corpus.times[own]
+        # Rows lie further apart the longer a note has sounded: at one distance they can be compared.
+        moments = np.arange(_WAVER_FROM_S, float(times[-1]), _WAVER_STEP_S)
+        if len(moments) < 4:
+            return np.zeros((2, 4))
+        near = np.abs(times[None] - moments[:, None]).argmin(1)
+        logs = np.concatenate([corpus.partials[own][near], corpus.noise[own][near]], 1).astype(np.float64)
+        count = len(moments)
+        velocity = note.velocity if note.velocity >= 0 else PLAIN_VELOCITY
+        given = self.net(
+            rows_of(
+                torch.full((count,), note.pitch),
+                torch.full((count,), velocity),
+                torch.from_numpy(times[near]),
+                one_hot([note.timbre], self.count).expand(count, -1),
+                self.latents(torch.full((count,), number)),
+            ),
+            self.tones.known.flatten(0, 1)[self.sides[number, 0, 0]].expand(count, -1),
+        )
+        loudest = np.where(np.isfinite(logs), logs, -99.0)[:, :HARMONICS].max(1, keepdims=True)
+        heard = np.isfinite(logs) & (logs > loudest - _WAVER_SPAN)
+        stray = np.where(heard, logs - given[:, :-1].numpy(), 0.0)
+        stray = np.where(heard, stray - stray.sum(0) / np.maximum(heard.sum(0), 1), 0.0)
+        both = heard[1:] & heard[:-1]
+        after, before = stray[1:] * both, stray[:-1] * both
+        sides = []
+        for part in (slice(0, HARMONICS), slice(HARMONICS, None)):
+            a, b = after[:, part], before[:, part]
+            sides.append([np.square(stray[:, part]).sum(), heard[:, part].sum(),
+                          (a * b).sum(), math.sqrt(np.square(a).sum() * np.square(b).sum())])  # fmt: skip
+        return np.array(sides, np.float64)
 
     def facts(self) -> dict[str, Any]:
         """Where the notes are from, how much there is, and the range of each timbre."""
@@ -270,6 +343,7 @@ class ToneTrainer(Course[ToneConfig]):
             "sources": self.corpus.sources(),
             "seconds_of_audio": sum(n.samples for n in self.notes) / RATE_HZ,
             "ranges": [[min(p), max(p)] for p in pitches if p],
+            "wavers": self.wavers,
         }
 
 

@@ -3,8 +3,9 @@
 `ToneNet` says what a note sounds like at a moment: amplitudes of partials, noise in bands, stiffness. Nothing passes
 from one moment to the next, so that a voice can be taken away and given to another note at any sample. No two keys of
 an instrument sound alike: the net keeps a few numbers for each pitch that it has heard of a timbre, and between two of
-them plays what lies between their numbers. `rendered` makes sound of it as
-`rtgan.kernels.partials` does: phases turn, amplitudes glide from frame to frame.
+them plays what lies between their numbers. What belongs to the instrument's body, which colours a frequency whatever
+partial of whatever key lies there, is a curve of its own for each timbre (source and filter: Fant 1960). `rendered`
+makes sound of it as `rtgan.kernels.partials` does: phases turn, amplitudes glide from frame to frame.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _LATE = (0.01, 0.1, 1.0)
 _NOTHING = 1.6e-5
 LOWEST, PITCHES = 20, 90
 """The pitches for which the net keeps numbers: MIDI notes from the lowest on."""
+PER_OCTAVE, BODY = 6, 60
+"""Points of a body's curve, from `_BODY_LOG2_HZ` on."""
+_BODY_LOG2_HZ = 5.0
 _LOWEST_LOG, _HIGHEST_LOG = math.log(1e-6), math.log(1.0)
 
 
@@ -68,10 +72,13 @@ class ToneNet(nn.Module):
         What is kept of each pitch.
     heard : Tensor, (timbres, PITCHES)
         1 where there is something to keep.
+    body : Parameter, (timbres, BODY)
+        By what the body raises a partial, in nepers; between two points what lies between.
     """
 
     early: Tensor
     late: Tensor
+    numbers: Tensor
 
     def __init__(self, settings: ToneSettings, timbres: int) -> None:
         super().__init__()
@@ -81,6 +88,8 @@ class ToneNet(nn.Module):
         inputs = 2 + len(_EARLY) + len(_LATE) + timbres + settings.latents + settings.kept
         self.known = nn.Parameter(0.3 * torch.randn(timbres, PITCHES, settings.kept))
         self.register_buffer("heard", torch.zeros(timbres, PITCHES))
+        self.body = nn.Parameter(torch.zeros(timbres, BODY))
+        self.register_buffer("numbers", torch.log2(torch.arange(1, HARMONICS + 1).float())[None], persistent=False)
         layers: list[nn.Module] = []
         for _ in range(settings.layers):
             layers += [nn.Linear(inputs, settings.width), nn.SiLU()]
@@ -112,6 +121,21 @@ class ToneNet(nn.Module):
 
         `recalled`, ``(rows, kept)``, is what is known of the pitch.
         """
+        places = self.places(rows)
+        curve = rows[:, FIRST : FIRST + self.timbres] @ self.body
+        below = places.floor().clamp_max(BODY - 2)
+        low = curve.gather(1, below.long())
+        high = curve.gather(1, below.long() + 1)
+        answers = self.played(rows, recalled)
+        return torch.cat((answers[:, :HARMONICS] + torch.lerp(low, high, places - below), answers[:, HARMONICS:]), 1)
+
+    def places(self, rows: Tensor) -> Tensor:
+        """Where partials lie on the body's curve, ``(rows, HARMONICS)``; stiffness moves them too little to count."""
+        octaves = (rows[:, 0:1] - 69.0) / 12.0 + (math.log2(440.0) - _BODY_LOG2_HZ)
+        return torch.clamp((octaves + self.numbers) * PER_OCTAVE, 0.0, BODY - 1.0)
+
+    def played(self, rows: Tensor, recalled: Tensor) -> Tensor:
+        """`forward` without the body."""
         pitch, seconds = rows[:, 0:1] - 64.0, rows[:, 2:3]
         # How pitches differ is what is kept of them: pitch itself says little, so that what is kept of one serves the
         # pitches beside it.
@@ -136,6 +160,7 @@ class Playing(nn.Module):
     floor: Tensor
     table: Tensor
     places: Tensor
+    points: Tensor
 
     def __init__(self, net: ToneNet) -> None:
         super().__init__()
@@ -143,6 +168,7 @@ class Playing(nn.Module):
         self.timbres = net.timbres
         self.register_buffer("table", net.table().flatten(0, 1))
         self.register_buffer("places", torch.arange(LOWEST, LOWEST + PITCHES).float()[None])
+        self.register_buffer("points", torch.arange(BODY).float()[None, :, None])
         self.low, self.high = _LOWEST_LOG, _HIGHEST_LOG
         # What lies at the floor of the recordings is nothing; stiffness knows no floor.
         floor = torch.full((1, OUTPUTS), _NOTHING)
@@ -152,8 +178,13 @@ class Playing(nn.Module):
     def forward(self, row: Tensor) -> Tensor:
         """``(1, FIRST + timbres + latents)`` to ``(1, OUTPUTS)``."""
         near = torch.relu(1.0 - torch.abs(torch.clamp(row[:, 0:1], LOWEST, LOWEST + PITCHES - 1) - self.places))
-        both = row[:, FIRST : FIRST + self.timbres].unsqueeze(2) * near.unsqueeze(1)
-        answers = self.net(row, torch.matmul(both.flatten(1), self.table))
+        shares = row[:, FIRST : FIRST + self.timbres]
+        both = shares.unsqueeze(2) * near.unsqueeze(1)
+        answers = self.net.played(row, torch.matmul(both.flatten(1), self.table))
+        # What lies between two points of the body, said without looking up places: nets are lowered without that.
+        hats = torch.relu(1.0 - torch.abs(self.net.places(row).unsqueeze(1) - self.points))
+        body = torch.matmul(torch.matmul(shares, self.net.body).unsqueeze(1), hats).flatten(1)
+        answers = torch.cat((answers[:, :HARMONICS] + body, answers[:, HARMONICS:]), 1)
         return torch.relu(torch.exp(torch.clamp(answers, self.low, self.high)) - self.floor)
 
 

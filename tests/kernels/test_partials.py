@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rtgan.kernels import partials
-from rtgan.kernels.partials import BANDS, HARMONICS, Voice
+from rtgan.kernels.partials import BANDS, HARMONICS, WAVER_MOST, Voice, Waver
 
 RATE = 48000
 HOP = 128
@@ -123,3 +123,45 @@ def test_the_bands_of_noise_are_even_loud_and_apart() -> None:
         inside = (hertz >= edges[band]) & (hertz <= edges[band + 1])
         assert spectrum[inside, band].sum() > 0.999 * spectrum[:, band].sum()
     assert not partials.noise_table(16000)[:, -1].any(), "nothing above the Nyquist frequency"
+
+
+def wavering(frames: int, partials_: float, noise: float, keep: float, seed: int = 4) -> NDArray[np.float64]:
+    """Logarithms of levels that are 1 without it, ``(frames, HARMONICS + BANDS)``."""
+    waver, out = Waver(seed), np.ones((frames, HARMONICS + BANDS), np.float32)
+    for row in out:
+        waver.go(row, partials_, noise, keep)
+    return np.log(out.astype(np.float64))
+
+
+def test_levels_waver_as_the_recursion_in_float64_says() -> None:
+    keep, frames = 0.9, 50
+    bits, stray = 4 * 6364136223846793005 + 1442695040888963407, np.zeros(HARMONICS + BANDS)
+    expected, spread = np.zeros((frames, HARMONICS + BANDS)), 0.0
+    depth = np.where(np.arange(HARMONICS + BANDS) < HARMONICS, 0.4, 0.2)
+    for row in expected:
+        for k in range(HARMONICS + BANDS):
+            bits = (bits * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+            drawn = (((bits >> 40) & 0xFFFFFF) + ((bits >> 16) & 0xFFFFFF)) / 16777216 - 1
+            stray[k] = keep * stray[k] + np.sqrt(6 * (1 - keep**2)) * drawn
+        spread = keep**2 * spread + 1 - keep**2
+        row[:] = depth * (np.clip(stray, -WAVER_MOST, WAVER_MOST) - 0.5 * depth * spread)
+    assert np.abs(wavering(frames, 0.4, 0.2, keep) - expected).max() < 1e-5
+
+
+def test_levels_waver_by_what_is_asked_for_each_by_itself_and_not_at_once() -> None:
+    keep = np.exp(-1 / 40)
+    logs = wavering(8000, 0.3, 0.1, float(keep))
+    assert np.exp(logs[400:, :HARMONICS]).mean() == pytest.approx(1, abs=0.02), "amplitudes stay what they are"
+    settled = logs[400:] + np.where(np.arange(HARMONICS + BANDS) < HARMONICS, 0.3**2 / 2, 0.1**2 / 2)
+    assert np.abs(logs[0]).max() < 0.3 * np.sqrt(1 - keep**2) * np.sqrt(6) + 1e-6, "a note begins as the net says"
+    # Held within two standard deviations, which takes a few per cent off.
+    assert settled[:, :HARMONICS].std() == pytest.approx(0.3 * 0.96, rel=0.05)
+    assert settled[:, HARMONICS:].std() == pytest.approx(0.1 * 0.96, rel=0.05)
+    assert np.abs(settled[:, :HARMONICS]).max() <= 0.3 * WAVER_MOST + 1e-6
+    later = np.mean(settled[40:] * settled[:-40]) / np.mean(settled**2)
+    assert later == pytest.approx(np.exp(-1), abs=0.07)
+    others = np.corrcoef(settled[:, :HARMONICS].T)
+    assert np.abs(others - np.eye(HARMONICS)).mean() < 0.12
+    assert np.array_equal(wavering(60, 0.3, 0.1, 0.9), wavering(60, 0.3, 0.1, 0.9))
+    assert not np.allclose(wavering(60, 0.3, 0.1, 0.9), wavering(60, 0.3, 0.1, 0.9, seed=5))
+    assert not wavering(60, 0.0, 0.0, 0.9).any()

@@ -93,7 +93,8 @@ def test_a_note_begins_at_its_own_sample(rate: int) -> None:
 @pytest.mark.parametrize("note", [33, 45, 60, 69, 81, 93])
 @pytest.mark.parametrize("timbre", ["grand", "sax"])
 def test_it_is_in_tune(timbre: str, note: int) -> None:
-    played = Played(timbre, values={"noise_db": -40})
+    # One partial's level says nothing of pitch, but moves what is measured of a weak fundamental.
+    played = Played(timbre, values={"noise_db": -40, "waver": 0})
     played.send(ON, note, 90)
     sound = played.run(0.8)[RATE // 10 :]
     assert abs(cents(hertz_of(sound, 440 * 2 ** ((note - 69) / 12)), note)) < 2
@@ -315,6 +316,22 @@ def test_repeated_notes_differ_and_the_same_performance_does_not() -> None:
     assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
     assert not np.allclose(first[0], first[1], atol=1e-3)
     assert not np.allclose(first[0], other[0], atol=1e-3)
+
+
+def test_a_held_note_wavers_as_much_as_is_asked_for() -> None:
+    def partial_levels(waver: float) -> Sound:
+        played = Played("sax", values={"variation": 0.0, "waver": waver, "vibrato": 0.0})
+        played.send(ON, 57, 90)
+        sound = played.run(2.0)[RATE // 4 :]
+        # The second and third partial of 220 Hz, in pieces of 1/22 s.
+        pieces = sound[: len(sound) // 2182 * 2182].reshape(-1, 2182)
+        turns = np.exp(-2j * np.pi * 220 * np.outer(np.arange(2182) / RATE, [2, 3]))
+        return 20 * np.log10(np.abs((pieces * np.hanning(2182)) @ turns))
+
+    steady, alive, wild = (partial_levels(w) for w in (0.0, 1.0, 2.0))
+    assert not np.allclose(steady, alive, atol=0.5)
+    assert np.diff(steady, axis=0).std() < np.diff(alive, axis=0).std() < np.diff(wild, axis=0).std()
+    assert np.abs(alive - steady)[0].max() < np.abs(alive - steady).max(), "a note begins as the net says"
 
 
 def test_what_is_no_number_leaves_it_playing() -> None:
