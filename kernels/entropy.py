@@ -79,17 +79,23 @@ def encode(tables: np.ndarray, rows: np.ndarray, symbols: np.ndarray, out: np.nd
     return (bits + 7) >> 3
 
 
-@kernel(types.void(types.int64[::1], _bytes))
-def begin(state: np.ndarray, data: np.ndarray) -> None:
-    """Prepare four words for `decode`."""
+@inline
+def start(state: Any, data: Any) -> None:
+    """`begin`, for kernels."""
     state[0], state[1], state[2], state[3] = 0, _TOP, 0, 32
     for k in range(4):
         state[2] = state[2] * 256 + (np.int64(data[k]) if k < len(data) else 0)
 
 
-@kernel(types.int64(_tables, types.int64, types.int64[::1], _bytes))
-def decode(tables: np.ndarray, row: int, state: np.ndarray, data: np.ndarray) -> Any:
-    """Next symbol, by the table of a row."""
+@kernel(types.void(types.int64[::1], _bytes))
+def begin(state: np.ndarray, data: np.ndarray) -> None:
+    """Prepare four words for `decode`."""
+    start(state, data)
+
+
+@inline
+def take(tables: Any, row: Any, state: Any, data: Any) -> Any:
+    """`decode`, for kernels."""
     low, high, value, bits = state[0], state[1], state[2], state[3]
     table = tables[row]
     span = high - low + 1
@@ -120,3 +126,9 @@ def decode(tables: np.ndarray, row: int, state: np.ndarray, data: np.ndarray) ->
         bits += 1
     state[0], state[1], state[2], state[3] = low, high, value, bits
     return first
+
+
+@kernel(types.int64(_tables, types.int64, types.int64[::1], _bytes))
+def decode(tables: np.ndarray, row: int, state: np.ndarray, data: np.ndarray) -> Any:
+    """Next symbol, by the table of a row."""
+    return take(tables, row, state, data)
