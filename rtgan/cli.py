@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--allow-code", action="store_true",
                           help="let a recorded performance name plugin files, which run, and model files")  # fmt: skip
 
-    encode = commands.add_parser("encode", help="encode speech with the neural codec, 1.5 to 6 kbit/s")
+    encode = commands.add_parser("encode", help="encode speech in 1.5 to 6 kbit/s, music in 8 to 24")
     decode = commands.add_parser("decode", help="decode what 'rtgan encode' made")
     if len(sys.argv) > 1 and sys.argv[1] in ("encode", "decode"):
         from rtgan import coding

@@ -7,8 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from rtgan.codec import container
-from rtgan.codec.model import load
+from rtgan.codec import container, model, music
 from rtgan.errors import RtganError, UsageError
 from rtgan.io import files
 
@@ -19,14 +18,22 @@ def add_arguments(encode: argparse.ArgumentParser, decode: argparse.ArgumentPars
     """Arguments of both commands."""
     encode.add_argument("input", type=Path, metavar="IN")
     encode.add_argument("-o", "--output", type=Path, required=True, metavar=f"OUT{SUFFIX}")
-    encode.add_argument("--kbit-s", type=float, default=6.0, metavar="K",
-                        help="about how much speech takes, for each channel: 1 to 6.5 (default: 6)")  # fmt: skip
+    encode.add_argument("--music", action="store_true", help="music at 48 kHz, instead of speech at 16")
+    encode.add_argument("--kbit-s", type=float, metavar="K",
+                        help="about how much each channel takes: speech 1 to 6.5 (default: 6), music 8 to 24 "
+                             "(default: 24)")  # fmt: skip
     decode.add_argument("input", type=Path, metavar=f"IN{SUFFIX}")
     decode.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     decode.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here")
     decode.add_argument("--seconds", type=float, metavar="S", help="so much of it (default: all)")
     for each in (encode, decode):
-        each.add_argument("--model", default="codec", metavar="FILE|NAME", help="default: the one that comes along")
+        each.add_argument("--model", metavar="FILE|NAME", help="default: the one that comes along")
+
+
+def _model(mode: container.Mode, name: str | None) -> container.Model:
+    """The model of a mode, by default the one that comes along."""
+    load = music.load if mode is container.MUSIC else model.load
+    return load(mode.name if name is None else name)
 
 
 def encode(args: argparse.Namespace) -> int:
@@ -34,7 +41,8 @@ def encode(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() != SUFFIX:
         raise UsageError(f"{args.output} must end in {SUFFIX}")
     sound, rate = files.read(args.input)
-    model = load(args.model)
+    loaded = _model(container.MUSIC if args.music else container.SPEECH, args.model)
+    bits_per_s = None if args.kbit_s is None else 1000 * args.kbit_s
     part = args.output.with_name(f".{args.output.name}.part")
     try:
         from tqdm import tqdm
@@ -43,7 +51,7 @@ def encode(args: argparse.Namespace) -> int:
             part.open("wb") as stream,
             tqdm(total=sound.shape[1], unit="sample", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
         ):
-            container.encode(sound, rate, model, 1000 * args.kbit_s, stream, bar.update)
+            container.encode(sound, rate, loaded, bits_per_s, stream, bar.update)
         size = part.stat().st_size
         os.replace(part, args.output)
     except OSError as problem:
@@ -63,7 +71,7 @@ def decode(args: argparse.Namespace) -> int:
     except OSError as problem:
         raise UsageError(f"{args.input} cannot be read: {problem.strerror or problem}") from None
     try:
-        reader = container.Reader(data, load(args.model))
+        reader = container.Reader(data, _model(container.mode_of(data), args.model))
     except RtganError as problem:
         raise RtganError(f"{args.input}: {problem}") from None
     sound = reader.read(args.start, args.seconds)

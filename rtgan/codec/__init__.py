@@ -1,7 +1,7 @@
-"""The speech codec: packets for networks, files that stream and seek, and the model between them.
+"""The codec, for speech and for music: packets for networks, files that stream and seek, and models between them.
 
-`Encoder` and `Decoder` turn sound into codes and codes into sound, `bits` turns codes into bytes and back, `packets`
-is for networks, `container` for files.
+`Encoder` and `Decoder` turn speech into codes and codes into sound, `bits` turns codes into bytes and back, `packets`
+is for networks, `container` for files; `music` is all of that for music, in files.
 """
 
 from rtgan.codec.container import Reader, Writer

@@ -10,19 +10,20 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtgan.codec import packets
-from rtgan.codec.model import PACKET, PACKET_S, RATE_HZ, Decoder, Encoder, Model, stages_of
+from rtgan.codec import model as speech
+from rtgan.codec import music, packets
 from rtgan.errors import RtganError, UsageError
 from rtgan.kernels.codec import LEAD
 
 Floats = NDArray[np.float32]
+Model = speech.Model | music.Model
+Packet = packets.Packet | music.Packet
 
-VERSION = 1
 MAGIC = b"RTGC"
 MOST_CHANNELS = 8
 RATES_HZ = (8000, 384000)
@@ -38,6 +39,105 @@ _BEFORE = 50
 _LONGEST_GAP = 3000
 
 
+class _Speaker:
+    """The decoder of speech, asked as that of music is."""
+
+    def __init__(self, model: speech.Model) -> None:
+        self._decoder = speech.Decoder(model)
+
+    def push(self, packet: packets.Packet, low: int, high: int) -> Floats:
+        return self._decoder.push(packet.codes[low:high], packet.stages)
+
+    def conceal(self, count: int) -> Floats:
+        return self._decoder.push(self._decoder.lost(count))
+
+    def end(self) -> Floats:
+        return self._decoder.end()
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What tells files of speech and files of music apart.
+
+    Attributes
+    ----------
+    name : str
+        Also that of the model which comes along.
+    version : int
+        Of files and of the packets in them.
+    rate_hz, frame : int
+        What is coded, and samples of a frame there.
+    lead, delay : int
+        Samples that the encoder puts in front, and that a decoder gives before the sound begins.
+    """
+
+    name: str
+    version: int
+    rate_hz: int
+    frame: int
+    lead: int
+    delay: int
+    sender: Callable[[Any, float, int], packets.Sender | music.Sender]
+    unpack: Callable[[Any, bytes], Packet]
+    decoder: Callable[[Any], Any]
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds of a frame."""
+        return self.frame / self.rate_hz
+
+
+SPEECH = Mode(
+    "codec", packets.VERSION, speech.RATE_HZ, speech.PACKET, LEAD, speech.Decoder.DELAY,
+    packets.Sender, packets.unpack, _Speaker,
+)  # fmt: skip
+MUSIC = Mode(
+    "music", music.VERSION, music.RATE_HZ, music.FRAME, music.LEAD, music.Decoder.DELAY,
+    music.Sender, music.unpack, music.Decoder,
+)  # fmt: skip
+
+
+def mode_of(data: bytes) -> Mode:
+    """The mode of a file, by its head, or by its first packet where the head is damaged.
+
+    Raises
+    ------
+    RtganError
+        When it has neither, or is of a later version.
+    """
+    head = _head_of(data)
+    if head is not None:
+        for mode in (SPEECH, MUSIC):
+            if mode.version == head[1]:
+                return mode
+        raise RtganError(
+            f"the file has version {head[1]}; this program knows versions {SPEECH.version} (speech) and "
+            f"{MUSIC.version} (music)"
+        )
+    at = 0
+    view = memoryview(data)
+    while (at := data.find(_MARK, at)) >= 0:
+        for mode in (SPEECH, MUSIC):
+            if packets.is_whole(view[at + 3 :], mode.version):
+                return mode
+        at += 1
+    if data[:4] != MAGIC and _MARK not in data:
+        raise RtganError("this is no .rtg file")
+    raise RtganError("nothing in the file is intact")
+
+
+def _head_of(data: bytes) -> tuple[Any, ...] | None:
+    """The fields of the head, where it is whole."""
+    if len(data) < _HEAD.size + _CHECK.size or data[:4] != MAGIC:
+        return None
+    whole = _CHECK.unpack_from(data, _HEAD.size)[0] == zlib.crc32(data[: _HEAD.size])
+    return _HEAD.unpack_from(data) if whole else None
+
+
+def _mode_for(model: Model) -> Mode:
+    return MUSIC if isinstance(model, music.Model) else SPEECH
+
+
 class Writer:
     """Sound to a file or pipe, as it comes.
 
@@ -46,35 +146,36 @@ class Writer:
     stream : binary file
         Where it can seek, the length is entered at the end.
     model : Model
+        Of speech or of music.
     channels : int
     sample_rate_hz : int
-        What the sound comes back at; it is coded at 16 kHz.
-    bits_per_s : float
-        For each channel, on speech.
+        What the sound comes back at; speech is coded at 16 kHz, music at 48.
+    bits_per_s : float, optional
+        For each channel: 6000 for speech, 24000 for music unless told otherwise.
     """
 
     def __init__(
-        self, stream: BinaryIO, model: Model, channels: int = 1, sample_rate_hz: int = RATE_HZ,
-        bits_per_s: float = 6000.0,
+        self, stream: BinaryIO, model: Model, channels: int = 1, sample_rate_hz: int | None = None,
+        bits_per_s: float | None = None,
     ) -> None:  # fmt: skip
         import soxr
 
+        mode = _mode_for(model)
+        rate = mode.rate_hz if sample_rate_hz is None else sample_rate_hz
         if not 1 <= channels <= MOST_CHANNELS:
             raise UsageError(f"{channels} channels cannot be encoded; allowed are 1 to {MOST_CHANNELS}")
-        if not RATES_HZ[0] <= sample_rate_hz <= RATES_HZ[1]:
-            raise UsageError(f"{sample_rate_hz} Hz cannot be encoded; allowed are {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
-        self.model, self.channels, self.rate = model, channels, sample_rate_hz
-        self.stages = stages_of(model, bits_per_s)
+        if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+            raise UsageError(f"{rate} Hz cannot be encoded; allowed are {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
+        self.model, self.mode, self.channels, self.rate = model, mode, channels, rate
         self._stream = stream
-        self._encoders = [Encoder(model) for _ in range(channels)]
-        self._ways = [soxr.ResampleStream(sample_rate_hz, RATE_HZ, 1, "float32") for _ in range(channels)]
-        self._waiting = [np.zeros((0, 1 + model.stages), np.int64) for _ in range(channels)]
-        self._written = [0] * channels
+        bits = bits_per_s if bits_per_s is not None else music.BITS_PER_S[1] if mode is MUSIC else 6000.0
+        self._senders = [mode.sender(model, bits, _FRAMES) for _ in range(channels)]
+        self._ways = [soxr.ResampleStream(rate, mode.rate_hz, 1, "float32") for _ in range(channels)]
         self.samples = 0
         stream.write(self._head())
 
     def _head(self) -> bytes:
-        head = _HEAD.pack(MAGIC, VERSION, self.channels, 0, self.rate, self.samples, self.model.number)
+        head = _HEAD.pack(MAGIC, self.mode.version, self.channels, 0, self.rate, self.samples, self.model.number)
         return head + _CHECK.pack(zlib.crc32(head))
 
     def write(self, sound: Floats) -> None:
@@ -94,18 +195,12 @@ class Writer:
             self._stream.seek(end)
 
     def _encode(self, sound: Floats, last: bool) -> None:
-        for channel, (encoder, way) in enumerate(zip(self._encoders, self._ways, strict=True)):
-            slow = sound[channel] if self.rate == RATE_HZ else way.resample_chunk(sound[channel], last=last)
-            told = encoder.push(slow)
-            if last:
-                told = np.concatenate([told, encoder.end()])
-            waiting = np.concatenate([self._waiting[channel], told])
-            while len(waiting) >= (1 if last else _FRAMES):
-                some, waiting = waiting[:_FRAMES], waiting[_FRAMES:]
-                packet = packets.pack(self.model, self._written[channel], some, self.stages)
+        for channel, (sender, way) in enumerate(zip(self._senders, self._ways, strict=True)):
+            coded = sound[channel]
+            if self.rate != self.mode.rate_hz:
+                coded = way.resample_chunk(coded, last=last)
+            for packet in [*sender.push(coded), *(sender.end() if last else [])]:
                 self._stream.write(_MARK + bytes([channel]) + packet)
-                self._written[channel] += len(some)
-            self._waiting[channel] = waiting
 
 
 @dataclass
@@ -132,53 +227,51 @@ class Reader:
     data: bytes
     model: Model
     channels: int = 1
-    sample_rate_hz: int = RATE_HZ
+    sample_rate_hz: int = 0
     samples: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._places: list[dict[int, tuple[int, packets.Packet]]] = [{} for _ in range(MOST_CHANNELS)]
+        self._mode = _mode_for(self.model)
+        self._places: list[dict[int, Packet]] = [{} for _ in range(MOST_CHANNELS)]
         self._read_head()
         self._scan()
 
     def _read_head(self) -> None:
-        whole = _HEAD.size + _CHECK.size
-        data = self.data
-        if len(data) >= whole and data[:4] == MAGIC:
-            _, version, channels, _, rate, samples, number = _HEAD.unpack_from(data)
-            if _CHECK.unpack_from(data, _HEAD.size)[0] == zlib.crc32(data[: _HEAD.size]):
-                if version != VERSION:
-                    raise RtganError(f"the file has version {version}; this program knows version {VERSION}")
-                if number != self.model.number:
-                    raise RtganError(
-                        f"the file was made with model {number:08x}, but this is model {self.model.number:08x}"
-                    )
-                if 1 <= channels <= MOST_CHANNELS and RATES_HZ[0] <= rate <= RATES_HZ[1]:
-                    self.channels, self.sample_rate_hz, self.samples = channels, rate, samples
-                    return
-        if data[:4] != MAGIC and _MARK not in data:
-            raise RtganError("this is no .rtg file")
-        self.problems.append(f"the head of the file is damaged: the sound is given back at {RATE_HZ} Hz")
-        self.channels = 0
+        found, mode = mode_of(self.data), self._mode
+        if found is not mode:
+            raise RtganError(f"the file holds what the model '{found.name}' made, but this is one for '{mode.name}'")
+        head = _head_of(self.data)
+        if head is not None:
+            _, _, channels, _, rate, samples, number = head
+            if number != self.model.number:
+                raise RtganError(
+                    f"the file was made with model {number:08x}, but this is model {self.model.number:08x}"
+                )
+            if 1 <= channels <= MOST_CHANNELS and RATES_HZ[0] <= rate <= RATES_HZ[1]:
+                self.channels, self.sample_rate_hz, self.samples = channels, rate, samples
+                return
+        self.problems.append(f"the head of the file is damaged: the sound is given back at {mode.rate_hz} Hz")
+        self.channels, self.sample_rate_hz = 0, mode.rate_hz
 
     def _scan(self) -> None:
         """Find every packet that is whole."""
         data = memoryview(self.data)
         at, damaged, known = 0, 0, self.channels
         while (at := self.data.find(_MARK, at)) >= 0:
-            length = packets.length_of(data[at + 3 :])
+            length = packets.length_of(data[at + 3 :], self._mode.version)
             if not length or data[at + 2] >= (known or MOST_CHANNELS):
                 at += 1
                 continue
             try:
-                packet = packets.unpack(self.model, bytes(data[at + 3 : at + 3 + length]))
+                packet = self._mode.unpack(self.model, bytes(data[at + 3 : at + 3 + length]))
             except RtganError as problem:
                 if "model" in str(problem):
                     raise
                 damaged += 1
                 at += 1
                 continue
-            self._places[data[at + 2]].setdefault(packet.first, (at, packet))
+            self._places[data[at + 2]].setdefault(packet.first, packet)
             at += 3 + length
         if not known:
             self.channels = max((c + 1 for c, place in enumerate(self._places) if place), default=0)
@@ -188,40 +281,42 @@ class Reader:
         if damaged:
             self.problems.append(f"{damaged} packet{'s are' if damaged > 1 else ' is'} damaged")
         wanted = self.samples / self.sample_rate_hz
-        if wanted - self.seconds > PACKET_S:
+        # A resampler may be a sample short.
+        if wanted - self.seconds > 1e-3:
             self.problems.append(f"the end is missing: of {wanted:.2f} s there are {self.seconds:.2f} s")
 
-    def _in_order(self, channel: int, place: dict[int, tuple[int, packets.Packet]]) -> list[packets.Packet | int]:
+    def _in_order(self, channel: int, place: dict[int, Packet]) -> list[Packet | int]:
         """Packets in their order, and between them the frames that are missing."""
-        out: list[packets.Packet | int] = []
-        after = 0
+        out: list[Packet | int] = []
+        after, frame_s = 0, self._mode.frame_s
         for first in sorted(place):
-            packet = place[first][1]
+            packet = place[first]
             if first < after:
                 self.problems.append(f"channel {channel + 1}: frames told twice are left out")
                 continue
             gap = first - after
             if gap:
-                where = f"channel {channel + 1}: {gap * PACKET_S:.2f} s are lost at {after * PACKET_S:.2f} s"
+                where = f"channel {channel + 1}: {gap * frame_s:.2f} s are lost at {after * frame_s:.2f} s"
                 self.problems.append(where + (", and closed" if gap > _LONGEST_GAP else ""))
                 if gap <= _LONGEST_GAP:
                     out.append(gap)
             out.append(packet)
-            after = first + len(packet.codes)
+            after = first + packet.frames
         return out
 
     @property
     def seconds(self) -> float:
         """How long what is there is."""
-        counts = [sum(p if isinstance(p, int) else len(p.codes) for p in told) for told in self._frames]
-        whole = max(0.0, max(counts, default=0) * PACKET_S - LEAD / RATE_HZ)
+        mode = self._mode
+        counts = [sum(p if isinstance(p, int) else p.frames for p in told) for told in self._frames]
+        whole = max(0.0, max(counts, default=0) * mode.frame_s - mode.lead / mode.rate_hz)
         return min(whole, self.samples / self.sample_rate_hz) if self.samples else whole
 
     def read(self, start_s: float = 0.0, seconds: float | None = None) -> Floats:
         """Sound (channels, samples) from a place on, at the file's rate.
 
-        A place in the middle is decoded from a second before; magnitudes are then those of a run from the beginning,
-        phases are not (they are nobody's).
+        A place in the middle is decoded from a second before. Music that is given back at 48 kHz is then bit for bit
+        that of a run from the beginning; of speech magnitudes are, phases are not (they are nobody's).
 
         Raises
         ------
@@ -232,40 +327,38 @@ class Reader:
         if not 0 <= start_s <= whole or (seconds is not None and not seconds > 0):
             raise UsageError(f"the file has {whole:.2f} s; {start_s:g} s on it there is nothing to read")
         length = min(whole - start_s, seconds if seconds is not None else whole)
-        first = max(0, int(start_s / PACKET_S) - _BEFORE)
-        last = int((start_s + length) / PACKET_S) + 1 + -(-Decoder.DELAY // PACKET)
+        mode = self._mode
+        first = max(0, int(start_s / mode.frame_s) - _BEFORE)
+        last = int((start_s + length) / mode.frame_s) + 1 + -(-mode.delay // mode.frame)
         rate, out = self.sample_rate_hz, []
         begin = round(start_s * rate)
         count = min(round((start_s + length) * rate), self.samples or round(whole * rate)) - begin
         for told in self._frames:
             sound = self._decoded(told, first, last)
-            if rate != RATE_HZ:
+            if rate != mode.rate_hz:
                 import soxr
 
-                sound = soxr.resample(sound, RATE_HZ, rate, quality="HQ")
-            skip = begin - round(first * PACKET * rate / RATE_HZ)
+                sound = soxr.resample(sound, mode.rate_hz, rate, quality="HQ")
+            skip = begin - round(first * mode.frame * rate / mode.rate_hz)
             part = sound[skip : skip + count]
             out.append(np.pad(part, (0, count - len(part))))
         return np.ascontiguousarray(np.stack(out), np.float32)
 
-    def _decoded(self, told: list[packets.Packet | int], first: int, last: int) -> Floats:
-        """Sound at 16 kHz of frames `first` to `last`, without what the decoder gives in front."""
-        decoder = Decoder(self.model)
+    def _decoded(self, told: list[Packet | int], first: int, last: int) -> Floats:
+        """Sound at the codec's rate of frames `first` to `last`, without what the decoder gives in front."""
+        decoder = self._mode.decoder(self.model)
         at, parts = 0, []
         for piece in told:
-            count = piece if isinstance(piece, int) else len(piece.codes)
+            count = piece if isinstance(piece, int) else piece.frames
             low, high = max(first - at, 0), min(last - at, count)
             if low < high:
-                if isinstance(piece, int):
-                    parts.append(decoder.push(decoder.lost(high - low)))
-                else:
-                    parts.append(decoder.push(piece.codes[low:high], piece.stages))
+                parts.append(decoder.conceal(high - low) if isinstance(piece, int) else decoder.push(piece, low, high))
             at += count
-        return np.concatenate([*parts, decoder.end()])[Decoder.DELAY :]
+        return np.concatenate([*parts, decoder.end()])[self._mode.delay :]
 
 
 def encode(
-    sound: Floats, sample_rate_hz: int, model: Model, bits_per_s: float, stream: BinaryIO,
+    sound: Floats, sample_rate_hz: int, model: Model, bits_per_s: float | None, stream: BinaryIO,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> None:  # fmt: skip
     """Write sound (channels, samples) to a stream; `progress` is told how many samples were done."""

@@ -44,18 +44,60 @@ class Packet:
     stages: int
     codes: Codes
 
+    @property
+    def frames(self) -> int:
+        """How many it holds."""
+        return len(self.codes)
 
-def _number(model: Model) -> int:
-    return (model.number ^ model.number >> 16) & 0xFFFF
+
+def folded(number: int) -> int:
+    """A model's number as packets tell it."""
+    return (number ^ number >> 16) & 0xFFFF
+
+
+def check_frames(frames: int) -> None:
+    """Refuse a number of frames that no packet has."""
+    if not 1 <= frames <= MOST_FRAMES:
+        raise UsageError(f"a packet of {frames} frames is not possible; allowed are 1 to {MOST_FRAMES}")
+
+
+def wrap(version: int, number: int, first: int, frames: int, setting: int, told: bytes) -> bytes:
+    """A packet around what is coded; `setting` is what decides the bit rate."""
+    if not 1 <= frames <= MOST_FRAMES or not 0 <= first < 1 << 32:
+        raise UsageError(f"a packet holds 1 to {MOST_FRAMES} frames, numbered up to {(1 << 32) - 1}")
+    head = _HEAD.pack(version, frames, setting, number, first, len(told))
+    return head + told + _CHECK.pack(zlib.crc32(told, zlib.crc32(head)))
+
+
+def unwrap(data: bytes, known: int, wanted: int) -> tuple[int, int, int, bytes]:
+    """First frame, frames, setting and what is coded of a packet of a version, made with the model of a number.
+
+    Raises
+    ------
+    RtganError
+        When it is cut short or damaged, of another version, or made with another model.
+    """
+    if len(data) < OVERHEAD:
+        raise RtganError(f"a packet of {len(data)} bytes is cut short; the shortest has {OVERHEAD}")
+    version, frames, setting, number, first, size = _HEAD.unpack_from(data)
+    if version != known:
+        raise RtganError(f"the packet has version {version}; this program knows version {known}")
+    if size > LARGEST or len(data) < OVERHEAD + size:
+        raise RtganError(f"a packet of {len(data)} bytes is cut short; it speaks of {OVERHEAD + size}")
+    told = bytes(data[_HEAD.size : _HEAD.size + size])
+    (check,) = _CHECK.unpack_from(data, _HEAD.size + size)
+    if check != zlib.crc32(told, zlib.crc32(data[: _HEAD.size])):
+        raise RtganError("the packet is damaged")
+    if number != wanted:
+        raise RtganError("the packet was made with another model")
+    if not 1 <= frames <= MOST_FRAMES:
+        raise RtganError("the packet is damaged")
+    return first, frames, setting, told
 
 
 def pack(model: Model, first: int, codes: Codes, stages: int) -> bytes:
     """One packet of codes."""
-    if not 1 <= len(codes) <= MOST_FRAMES or not 0 <= first < 1 << 32:
-        raise UsageError(f"a packet holds 1 to {MOST_FRAMES} frames, numbered up to {(1 << 32) - 1}")
-    told = bits.pack(model, codes, stages)
-    head = _HEAD.pack(VERSION, len(codes), stages, _number(model), first, len(told))
-    return head + told + _CHECK.pack(zlib.crc32(told, zlib.crc32(head)))
+    return wrap(VERSION, folded(model.number), first, len(codes), stages, bits.pack(model, codes, stages))
 
 
 def unpack(model: Model, data: bytes) -> Packet:
@@ -66,30 +108,26 @@ def unpack(model: Model, data: bytes) -> Packet:
     RtganError
         When it is cut short or damaged, of another version, or made with another model.
     """
-    if len(data) < OVERHEAD:
-        raise RtganError(f"a packet of {len(data)} bytes is cut short; the shortest has {OVERHEAD}")
-    version, frames, stages, number, first, size = _HEAD.unpack_from(data)
-    if version != VERSION:
-        raise RtganError(f"the packet has version {version}; this program knows version {VERSION}")
-    if size > LARGEST or len(data) < OVERHEAD + size:
-        raise RtganError(f"a packet of {len(data)} bytes is cut short; it speaks of {OVERHEAD + size}")
-    told = bytes(data[_HEAD.size : _HEAD.size + size])
-    (check,) = _CHECK.unpack_from(data, _HEAD.size + size)
-    if check != zlib.crc32(told, zlib.crc32(data[: _HEAD.size])):
-        raise RtganError("the packet is damaged")
-    if number != _number(model):
-        raise RtganError("the packet was made with another model")
-    if not 1 <= frames <= MOST_FRAMES or not 1 <= stages <= model.stages:
+    first, frames, stages, told = unwrap(data, VERSION, folded(model.number))
+    if not 1 <= stages <= model.stages:
         raise RtganError("the packet is damaged")
     return Packet(first, stages, bits.unpack(model, told, frames, stages))
 
 
-def length_of(data: bytes | memoryview) -> int:
-    """How long the packet that begins here says it is; 0 where no packet can begin."""
-    if len(data) < OVERHEAD or data[0] != VERSION:
+def length_of(data: bytes | memoryview, version: int = VERSION) -> int:
+    """How long the packet that begins here says it is; 0 where no packet of that version can begin."""
+    if len(data) < OVERHEAD or data[0] != version:
         return 0
     size = int(_HEAD.unpack_from(data)[5])
     return OVERHEAD + size if size <= LARGEST and OVERHEAD + size <= len(data) else 0
+
+
+def is_whole(data: bytes | memoryview, version: int) -> bool:
+    """Whether a packet of a version begins here that came as it was made, with whatever model."""
+    length = length_of(data, version)
+    return bool(length) and _CHECK.unpack_from(data, length - _CHECK.size)[0] == zlib.crc32(
+        data[: length - _CHECK.size]
+    )
 
 
 class Sender:
@@ -105,8 +143,7 @@ class Sender:
     """
 
     def __init__(self, model: Model, bits_per_s: float = 6000.0, frames: int = 1) -> None:
-        if not 1 <= frames <= MOST_FRAMES:
-            raise UsageError(f"a packet of {frames} frames is not possible; allowed are 1 to {MOST_FRAMES}")
+        check_frames(frames)
         self.model, self.frames = model, frames
         self.stages = stages_of(model, bits_per_s)
         self._encoder = Encoder(model)

@@ -65,7 +65,7 @@ _PLAYING: dict[str, tuple[Any, str]] = {
                 "a list of timbres with name, sustains, release_ms, lowest, highest, level_db and dynamics_db, and "
                 "maybe waver_db, noise_waver_db and waver_ms"),
 }  # fmt: skip
-#: What a model that fills gaps (task "repair") says instead.
+#: What a model that fills gaps (task "repair") or what a codec left out (task "music") says instead.
 _REPAIRING: dict[str, tuple[Any, str]] = {"inputs": _number(1, 4096), "outputs": _number(1, 4096)}
 #: What a codec (task "codec") says: rows as well, the answer's with the numbers that are quantised in front.
 _CODING = _REPAIRING | {"latents": _number(1, 1024)}
@@ -155,7 +155,7 @@ class Card:
     channels, state_size : int
     timbres : tuple of Timbre
     inputs, outputs : int
-        Size of the rows of a model that takes no spectra, tasks "synth", "repair" and "codec"; 0 for others.
+        Size of the rows of a model that takes no spectra, tasks "synth", "repair", "codec" and "music"; 0 for others.
     latents : int
         Of a model that plays notes: how many numbers at the end of an input row tell notes of the same pitch and
         velocity apart; of a codec: how many are quantised for a packet; 0 for others.
@@ -218,7 +218,7 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
     """
     if not isinstance(data, dict):
         raise RtganError(f"the card of {where} is not a table")
-    own = {"synth": _PLAYING, "codec": _CODING, "repair": _REPAIRING, "tags": _SPECTRAL | _TELLING}
+    own = {"synth": _PLAYING, "codec": _CODING, "repair": _REPAIRING, "music": _REPAIRING, "tags": _SPECTRAL | _TELLING}
     required = _REQUIRED | own.get(str(data.get("task")), _SPECTRAL)
     for key, (valid, allowed) in required.items():
         if key not in data:

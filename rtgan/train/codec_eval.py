@@ -148,7 +148,7 @@ def measure(
                 if told is not None:
                     rows.append(told[:2] + (dnsmos(heard) if dnsmos is not None else []))
                 if audio is not None and number < 6:
-                    _write(audio / f"{number}-{system.name.replace('/', ' per ')}.wav", heard)
+                    write(audio / f"{number}-{system.name.replace('/', ' per ')}.wav", heard, RATE_HZ)
                 bar.update()
             seconds = sum(len(s) for s in sounds) / RATE_HZ
             names = ["pesq_wb", "stoi", "sig", "bak", "ovrl"]
@@ -157,11 +157,12 @@ def measure(
     return results
 
 
-def _write(path: Path, sound: Array) -> None:
+def write(path: Path, sound: Array, sample_rate_hz: int) -> None:
+    """A piece as a sound file."""
     import soundfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, sound, RATE_HZ)
+    soundfile.write(path, sound, sample_rate_hz)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -175,14 +176,23 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``rtgan eval codec`` alone."""
+    parser.add_argument("--music", action="store_true", help="codec: its music mode, beside Opus on music")
+
+
 def eval_command(args: argparse.Namespace) -> int:
     """``rtgan eval codec``."""
+    if args.music:
+        from . import music_eval
+
+        return music_eval.eval_command(args)
     if args.count < 1:
         raise UsageError(f"--count is {args.count} but must be at least 1.")
     models = args.model or ["codec"]
     systems = [ours(which, rate, len(models)) for which in models for rate in _RATES]
-    wanted = [name for text in args.peers for name in text.split(",") if name]
-    for name in list(PEERS) if wanted == ["rnnoise"] else wanted:
+    wanted = [name for text in args.peers or () for name in text.split(",") if name]
+    for name in PEERS if args.peers is None else wanted:
         if name not in PEERS:
             raise UsageError(f"The peer {name!r} is not known; for the codec there are {', '.join(PEERS)}.")
         make, rates = PEERS[name]

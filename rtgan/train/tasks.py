@@ -14,6 +14,9 @@ from . import (
     codec_eval,
     codec_export,
     codec_loop,
+    music_eval,
+    music_export,
+    music_loop,
     repair_eval,
     repair_export,
     repair_loop,
@@ -55,7 +58,11 @@ class Task:
 
 TASKS: dict[str, Task] = {
     codec_loop.TASK: Task(
-        codec_loop.load_codec_config, codec_loop.begin, codec_export.export_codec, codec_eval.eval_command
+        codec_loop.load_codec_config, codec_loop.begin, codec_export.export_codec, codec_eval.eval_command,
+        codec_eval.add_arguments,
+    ),
+    music_loop.TASK: Task(
+        music_loop.load_music_config, music_loop.begin, music_export.export_music, music_eval.eval_command
     ),
     tag_loop.TASK: Task(tag_loop.load_tag_config, tag_loop.begin, tag_export.export_tags, tag_eval.eval_command),
     tone_loop.TASK: Task(tone_loop.load_tone_config, tone_loop.begin, tone_export.export_tones, tone_eval.eval_command),
