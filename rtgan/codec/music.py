@@ -10,7 +10,7 @@ import base64
 import binascii
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -300,28 +300,25 @@ class Sender:
 
     def _packet(self, spectra: Floats, kinds: Words) -> bytes:
         """The packet of the best quality that there are bits for."""
-        share = self.bits_per_s * len(kinds) * FRAME_S
-        room = share + self._saved
+        model = self.model
+        room = self.bits_per_s * len(kinds) * FRAME_S + self._saved
         low, high = _BEST, music.QUALITIES - 1
-        best = b""
-        frames = told(spectra, kinds, high, self.model.tilt)
-        while low < high or not best:
+        frames = told(spectra, kinds, high, model.tilt)
+        best = coded(model, frames)
+        while low < high:
             quality = (low + high) // 2
-            tried = Frames(quality, frames.kinds, frames.energies, frames.gains, frames.values)
-            requantised(tried, spectra, self.model.tilt)
-            data = coded(self.model, tried)
-            if 8 * (len(data) + packets.OVERHEAD) <= room or quality == music.QUALITIES - 1:
-                high, best = quality, packets.wrap(
-                    VERSION, packets.folded(self.model.number), self.sent, len(kinds), quality, data
-                )  # fmt: skip
+            tried = replace(frames, quality=quality)
+            requantised(tried, spectra, model.tilt)
+            data = coded(model, tried)
+            if 8 * (len(data) + packets.OVERHEAD) <= room:
+                high, best = quality, data
             else:
                 low = quality + 1
-            if low >= high and not best:
-                low = high = music.QUALITIES - 1
+        packet = packets.wrap(VERSION, packets.folded(model.number), self.sent, len(kinds), high, best)
         most = _SAVED_S * self.bits_per_s
-        self._saved = float(np.clip(room - 8 * len(best), -most, most))
+        self._saved = float(np.clip(room - 8 * len(packet), -most, most))
         self.sent += len(kinds)
-        return best
+        return packet
 
 
 class Decoder:

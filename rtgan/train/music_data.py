@@ -1,13 +1,16 @@
 """Recordings for the codec's music mode: which are learned from, and what is told of them.
 
-A recording is held out where the corpus holds it out, and one in ten of the others by its name, so that all kinds are
-measured: notes, loops, drums, pieces. Notes of an instrument that other notes were learned from may be among them.
+A recording is held out where the corpus holds it out, and of every kind of recordings one in six besides, so that all
+are measured: notes, loops, drums, pieces. Notes of an instrument that other notes were learned from are among them.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -20,18 +23,40 @@ from ..errors import UsageError
 from ..kernels import music
 from .data import Array, Clip, Corpus
 
-_ONE_IN = 10
+_ONE_IN = 6
 
 
-def is_held_out(clip: Clip) -> bool:
-    """Whether a recording is only measured with."""
-    number = int(hashlib.sha1(f"music {clip.file}".encode()).hexdigest()[:8], 16)
-    return clip.held_out or number % _ONE_IN == 0
+def held_out(clips: Sequence[Clip]) -> set[str]:
+    """Files that are only measured with.
+
+    A kind is a folder and the letters that names begin with, as in ``loop_1`` and ``loop_2``; who is the only one is
+    of the kind of those in his folder who are, too.
+    """
+    letters = {clip.file: (clip.file.rpartition("/")[0], _first_letters(clip.file)) for clip in clips}
+    sizes = Counter(letters.values())
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for file, kind in letters.items():
+        kinds.setdefault(kind if sizes[kind] > 1 else (kind[0], "alone"), []).append(file)
+    chosen = {clip.file for clip in clips if clip.held_out}
+    for files in kinds.values():
+        if len(files) > 1:
+            chosen |= set(sorted(files, key=_number)[: -(-len(files) // _ONE_IN)])
+    return chosen
 
 
-def recordings(corpus: Corpus, held_out: bool) -> list[Clip]:
-    """Music of one side; `UsageError` where there is none."""
-    clips = [clip for side in (False, True) for clip in corpus.pool("music", side) if is_held_out(clip) is held_out]
+def _first_letters(file: str) -> str:
+    return "".join(takewhile(str.isalpha, file.rpartition("/")[2]))
+
+
+def _number(file: str) -> str:
+    return hashlib.sha1(f"music {file}".encode()).hexdigest()
+
+
+def recordings(corpus: Corpus, measured: bool) -> list[Clip]:
+    """Music of one side, to be measured with or to be learned from; `UsageError` where there is none."""
+    whole = [clip for side in (False, True) for clip in corpus.pool("music", side)]
+    apart = held_out(whole)
+    clips = [clip for clip in whole if (clip.file in apart) is measured]
     if not clips:
         raise UsageError("There is no music to learn from or to measure with: it belongs in music/.")
     return clips

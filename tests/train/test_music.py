@@ -18,7 +18,7 @@ from rtgan.kernels import entropy, music
 from rtgan.train import music_eval
 from rtgan.train.checkpoint import load_checkpoint
 from rtgan.train.data import Clip, load_corpus
-from rtgan.train.music_data import is_held_out, recordings
+from rtgan.train.music_data import held_out, recordings
 from rtgan.train.music_export import tables_of
 from rtgan.train.music_net import MusicNet, MusicSettings
 
@@ -79,10 +79,13 @@ def test_what_is_trained_and_exported_codes_music_and_tells_its_figures(
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 16 and sides[1]
 
 
-def test_what_the_corpus_holds_out_is_never_learned_from() -> None:
-    clips = [Clip(f"music/{k}.wav", "music", "g", "s", "l", 48000, 0, 9, 1.0, k % 2 == 0) for k in range(400)]
-    assert all(is_held_out(clip) for clip in clips if clip.held_out)
-    assert 5 < sum(is_held_out(clip) for clip in clips if not clip.held_out) < 45
+def test_of_every_kind_some_are_held_out_and_what_the_corpus_holds_out_always() -> None:
+    names = [f"a/note{k}" for k in range(30)] + [f"a/loop_{k}" for k in range(3)] + ["b/piano", "b/guitar", "c/one"]
+    clips = [Clip(n, "music", "g", "s", "l", 48000, 0, 9, 1.0, n == "a/note7") for n in names]
+    apart = held_out(clips)
+    assert "a/note7" in apart and "c/one" not in apart
+    for kind, count in (("a/note", 5), ("a/loop", 1), ("b/", 1)):
+        assert count <= sum(name.startswith(kind) for name in apart) <= count + 1
 
 
 def test_tables_know_every_symbol_and_believe_what_was_counted() -> None:
