@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from rtgan.codec import container, model, music
+from rtgan.codec import container, modes
 from rtgan.errors import RtganError, UsageError
 from rtgan.io import files
 
@@ -30,10 +30,9 @@ def add_arguments(encode: argparse.ArgumentParser, decode: argparse.ArgumentPars
         each.add_argument("--model", metavar="FILE|NAME", help="default: the one that comes along")
 
 
-def _model(mode: container.Mode, name: str | None) -> container.Model:
+def _model(mode: modes.Mode, name: str | None) -> modes.Model:
     """The model of a mode, by default the one that comes along."""
-    load = music.load if mode is container.MUSIC else model.load
-    return load(mode.name if name is None else name)
+    return mode.load(mode.name if name is None else name)
 
 
 def encode(args: argparse.Namespace) -> int:
@@ -41,7 +40,7 @@ def encode(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() != SUFFIX:
         raise UsageError(f"{args.output} must end in {SUFFIX}")
     sound, rate = files.read(args.input)
-    loaded = _model(container.MUSIC if args.music else container.SPEECH, args.model)
+    loaded = _model(modes.MUSIC if args.music else modes.SPEECH, args.model)
     bits_per_s = None if args.kbit_s is None else 1000 * args.kbit_s
     part = args.output.with_name(f".{args.output.name}.part")
     try:

@@ -15,14 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rtgan.codec import model as speech
 from rtgan.codec import music, packets
+from rtgan.codec.modes import MUSIC, SPEECH, Mode, Model, Packet, mode_for
 from rtgan.errors import RtganError, UsageError
-from rtgan.kernels.codec import LEAD
 
 Floats = NDArray[np.float32]
-Model = speech.Model | music.Model
-Packet = packets.Packet | music.Packet
 
 MAGIC = b"RTGC"
 MOST_CHANNELS = 8
@@ -37,64 +34,6 @@ _FRAMES = 50
 _BEFORE = 50
 #: A gap of more than a minute is no gap but a lie: it is closed.
 _LONGEST_GAP = 3000
-
-
-class _Speaker:
-    """The decoder of speech, asked as that of music is."""
-
-    def __init__(self, model: speech.Model) -> None:
-        self._decoder = speech.Decoder(model)
-
-    def push(self, packet: packets.Packet, low: int, high: int) -> Floats:
-        return self._decoder.push(packet.codes[low:high], packet.stages)
-
-    def conceal(self, count: int) -> Floats:
-        return self._decoder.push(self._decoder.lost(count))
-
-    def end(self) -> Floats:
-        return self._decoder.end()
-
-
-@dataclass(frozen=True)
-class Mode:
-    """What tells files of speech and files of music apart.
-
-    Attributes
-    ----------
-    name : str
-        Also that of the model which comes along.
-    version : int
-        Of files and of the packets in them.
-    rate_hz, frame : int
-        What is coded, and samples of a frame there.
-    lead, delay : int
-        Samples that the encoder puts in front, and that a decoder gives before the sound begins.
-    """
-
-    name: str
-    version: int
-    rate_hz: int
-    frame: int
-    lead: int
-    delay: int
-    sender: Callable[[Any, float, int], packets.Sender | music.Sender]
-    unpack: Callable[[Any, bytes], Packet]
-    decoder: Callable[[Any], Any]
-
-    @property
-    def frame_s(self) -> float:
-        """Seconds of a frame."""
-        return self.frame / self.rate_hz
-
-
-SPEECH = Mode(
-    "codec", packets.VERSION, speech.RATE_HZ, speech.PACKET, LEAD, speech.Decoder.DELAY,
-    packets.Sender, packets.unpack, _Speaker,
-)  # fmt: skip
-MUSIC = Mode(
-    "music", music.VERSION, music.RATE_HZ, music.FRAME, music.LEAD, music.Decoder.DELAY,
-    music.Sender, music.unpack, music.Decoder,
-)  # fmt: skip
 
 
 def mode_of(data: bytes) -> Mode:
@@ -134,10 +73,6 @@ def _head_of(data: bytes) -> tuple[Any, ...] | None:
     return _HEAD.unpack_from(data) if whole else None
 
 
-def _mode_for(model: Model) -> Mode:
-    return MUSIC if isinstance(model, music.Model) else SPEECH
-
-
 class Writer:
     """Sound to a file or pipe, as it comes.
 
@@ -160,7 +95,7 @@ class Writer:
     ) -> None:  # fmt: skip
         import soxr
 
-        mode = _mode_for(model)
+        mode = mode_for(model)
         rate = mode.rate_hz if sample_rate_hz is None else sample_rate_hz
         if not 1 <= channels <= MOST_CHANNELS:
             raise UsageError(f"{channels} channels cannot be encoded; allowed are 1 to {MOST_CHANNELS}")
@@ -232,7 +167,7 @@ class Reader:
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._mode = _mode_for(self.model)
+        self._mode = mode_for(self.model)
         self._places: list[dict[int, Packet]] = [{} for _ in range(MOST_CHANNELS)]
         self._read_head()
         self._scan()

@@ -35,6 +35,8 @@ FRAME = music.FRAME
 FRAME_S = FRAME / RATE_HZ
 #: What may be asked for, for each channel.
 BITS_PER_S = (8000.0, 24000.0)
+#: What packets of one frame need: 6000 are what is around them, and loudness takes most of the rest.
+_SINGLE_BITS_PER_S = 10000.0
 #: Silence that goes before a sound, so that its first sample lies in no frame that nobody hears.
 LEAD = FRAME // 2
 _TABLES = "music.npz.b64"
@@ -267,11 +269,14 @@ class Sender:
     bits_per_s : float
         What packets take, all bytes counted, over some seconds: what easy ones leave, hard ones may use.
     frames : int
-        In a packet.
+        In a packet; one alone takes 10000 bits a second at least.
     """
 
     def __init__(self, model: Model, bits_per_s: float = 24000.0, frames: int = 50) -> None:
         packets.check_frames(frames)
+        if frames == 1 and bits_per_s < _SINGLE_BITS_PER_S:
+            raise UsageError(f"{bits_per_s:g} bit/s are too few for music; packets of 1 frame need "
+                             f"{_SINGLE_BITS_PER_S:g} bit/s or more")  # fmt: skip
         self.model, self.frames, self.bits_per_s = model, frames, rate_of(bits_per_s)
         self._analysis = Analysis()
         self._spectra, self._kinds = np.zeros((0, FRAME), np.float32), np.zeros(0, np.int64)
@@ -357,13 +362,15 @@ class Decoder:
     def conceal(self, count: int) -> Floats:
         """Sound for frames that did not arrive: noise like the one before, fading."""
         frames = Frames.empty(count, music.QUALITIES - 1)
+        # The noise of each frame is another's, in whatever pieces a gap is told.
+        first = self._missing
         for k in range(min(count, _LONGEST_FADE - self._missing)):
             self._missing += 1
             frames.kinds[k] = music.LONG
             frames.energies[k] = np.maximum(self._energies - self._missing, 0)
         spectra = np.zeros((count, FRAME), np.float32)
         louder = np.zeros((count, music.BANDS), np.float32)
-        _fill(self.model, frames, louder, 0, spectra)
+        _fill(self.model, frames, louder, first, spectra)
         return self._sound(spectra, np.full(count, music.LONG, np.int64))
 
     def end(self) -> Floats:

@@ -1,7 +1,7 @@
 """Packets for networks: each stands alone, says what it is, and is checked. ``docs/codec.md`` has the bytes.
 
-A packet carries one or more frames of 20 ms. `Sender` makes them of sound as it comes, `Receiver` makes sound of what
-arrives: late, twice, in another order, damaged, of another version, or not at all.
+A packet carries one or more frames of 20 ms. `Sender` makes them of sound as it comes; sound of what
+arrives is made by `rtgan.codec.receiver`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtgan.codec import bits
-from rtgan.codec.model import Codes, Decoder, Encoder, Floats, Model, stages_of
+from rtgan.codec.model import Codes, Encoder, Floats, Model, stages_of
 from rtgan.errors import RtganError, UsageError
 
 VERSION = 1
@@ -169,77 +169,3 @@ class Sender:
             waiting = waiting[len(some) :]
         self._waiting = waiting
         return out
-
-
-@dataclass
-class Loss:
-    """What became of packets, in numbers of frames and packets."""
-
-    frames_played: int = 0
-    frames_lost: int = 0
-    packets_late: int = 0
-    packets_refused: int = 0
-
-
-class Receiver:
-    """Packets to sound, whatever the network did to them [any thread].
-
-    Parameters
-    ----------
-    model : Model
-    hold_frames : int
-        Frames that are waited for behind a gap before what is missing counts as lost.
-    most_frames : int
-        Frames kept at most; what lies further ahead begins anew there.
-    """
-
-    def __init__(self, model: Model, hold_frames: int = 3, most_frames: int = 512) -> None:
-        if not 0 <= hold_frames < most_frames <= 1 << 16:
-            raise UsageError("hold_frames must be at least 0 and less than most_frames, which may be 65536 at most")
-        self.model, self.hold, self.most = model, hold_frames, most_frames
-        self._decoder = Decoder(model)
-        self._frames: dict[int, tuple[int, Codes]] = {}
-        self._next: int | None = None
-        self.loss = Loss()
-        self.problem = ""
-        """Why the last packet was refused, in one sentence; empty where it was not."""
-
-    def push(self, data: bytes) -> Floats:
-        """Sound that is ready now: samples at 16 kHz, none while something is waited for."""
-        self.problem = ""
-        try:
-            packet = unpack(self.model, data)
-        except RtganError as problem:
-            self.problem = str(problem)
-            self.loss.packets_refused += 1
-            return np.zeros(0, np.float32)
-        if self._next is None or packet.first >= self._next + self.most:
-            # The first packet, or one from so far ahead that nothing in between is to be made up for.
-            self._frames.clear()
-            self._next = packet.first
-        if packet.first + len(packet.codes) <= self._next:
-            self.loss.packets_late += 1
-            return np.zeros(0, np.float32)
-        for k, codes in enumerate(packet.codes):
-            if packet.first + k >= self._next:
-                self._frames.setdefault(packet.first + k, (packet.stages, codes))
-        return self._ready(self.hold)
-
-    def end(self) -> Floats:
-        """What is left, gaps concealed."""
-        return np.concatenate([self._ready(0), self._decoder.end()])
-
-    def _ready(self, hold: int) -> Floats:
-        out = []
-        while self._frames and self._next is not None:
-            if self._next in self._frames:
-                stages, codes = self._frames.pop(self._next)
-                out.append(self._decoder.push(codes[None], stages))
-                self.loss.frames_played += 1
-            elif max(self._frames) - self._next >= hold:
-                out.append(self._decoder.push(self._decoder.lost(1)))
-                self.loss.frames_lost += 1
-            else:
-                break
-            self._next += 1
-        return np.concatenate(out) if out else np.zeros(0, np.float32)

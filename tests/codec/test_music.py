@@ -12,7 +12,8 @@ import pytest
 
 from rtgan import cli
 from rtgan.bench.codec import damaged
-from rtgan.codec import Reader, Writer, container, load, music, packets
+from rtgan.codec import Reader, Receiver, Writer, container, load, modes, music, packets
+from rtgan.codec.receiver import Loss
 from rtgan.errors import RtganError, UsageError
 from rtgan.io import files
 from rtgan.kernels import music as rules
@@ -50,6 +51,13 @@ def sound() -> np.ndarray:
 @cache
 def sent(kbit_s: float = 16.0) -> tuple[bytes, ...]:
     sender = music.Sender(model(), 1000 * kbit_s)
+    return (*sender.push(sound()), *sender.end())
+
+
+@cache
+def short(frames: int) -> tuple[bytes, ...]:
+    """Packets of so many frames."""
+    sender = music.Sender(model(), 16000, frames)
     return (*sender.push(sound()), *sender.end())
 
 
@@ -103,6 +111,15 @@ def test_the_rate_is_kept() -> None:
     for wrong in (7.9, 24.1, float("nan"), -1.0):
         with pytest.raises(UsageError, match="allowed are 8000 to 24000"):
             music.Sender(model(), 1000 * wrong)
+
+
+@pytest.mark.parametrize("frames, kbit_s", [(1, 10), (1, 24), (2, 8), (2, 24)])
+def test_packets_of_few_frames_keep_the_rate_too(frames: int, kbit_s: int) -> None:
+    sender = music.Sender(model(), 1000 * kbit_s, frames)
+    told = [*sender.push(sound()), *sender.end()]
+    assert 0.85 * kbit_s < 8e-3 * sum(map(len, told)) / SECONDS < 1.05 * kbit_s
+    with pytest.raises(UsageError, match="packets of 1 frame need 10000 bit/s or more"):
+        music.Sender(model(), 9999, 1)
 
 
 def test_silence_costs_next_to_nothing_and_comes_back_as_silence() -> None:
@@ -206,13 +223,96 @@ def test_what_passes_the_checksum_by_chance_is_a_sound_or_a_reason() -> None:
     assert heard
 
 
+# --- networks ---
+
+
+@pytest.mark.parametrize("frames", [1, 7, 50])
+def test_a_receiver_of_packets_in_order_gives_what_the_decoder_gives(frames: int) -> None:
+    told = short(frames)
+    receiver = Receiver(model(), hold_frames=0)
+    out = np.concatenate([*map(receiver.push, told), receiver.end()])
+    assert np.array_equal(out[music.Decoder.DELAY :], played(told))
+    assert receiver.loss == Loss(frames_played=len(out) // music.FRAME - 1)
+
+
+@pytest.mark.parametrize("frames", [1, 7])
+def test_a_receiver_puts_packets_in_order_and_knows_what_is_missing(frames: int) -> None:
+    told = short(frames)
+    mixed = Receiver(model(), hold_frames=4 * frames)
+    pairs = [p for k in range(1, len(told) - 2, 2) for p in (told[k + 1], told[k], told[k])]
+    order = [told[0], *pairs, *told[1 + len(pairs) // 3 * 2 :]]
+    out = np.concatenate([*map(mixed.push, order), mixed.end()])
+    assert np.array_equal(out[music.Decoder.DELAY :], played(told))
+    assert mixed.loss.packets_late == len(pairs) // 3 and mixed.loss.frames_lost == 0
+    holes = Receiver(model(), hold_frames=0)
+    there = np.concatenate([*(holes.push(p) for k, p in enumerate(told) if k % 10 != 5), holes.end()])
+    assert there.shape == out.shape and np.isfinite(there).all()
+    assert holes.loss.frames_lost == frames * sum(k % 10 == 5 for k in range(len(told)))
+    # A gap reaches as far as the windows that overlap with it.
+    before = 5 * frames * music.FRAME
+    assert np.array_equal(there[:before], out[:before])
+    behind = slice(before + (frames + 2) * music.FRAME, 15 * frames * music.FRAME)
+    assert np.array_equal(there[behind], out[behind])
+
+
+def test_a_gap_sounds_the_same_in_whatever_pieces_it_is_told() -> None:
+    packet = music.unpack(model(), short(7)[20])
+    outs = []
+    for pieces in ((20,), (1,) * 20, (3, 9, 8)):
+        decoder = music.Decoder(model())
+        decoder.push(packet)
+        outs.append(np.concatenate([decoder.conceal(count) for count in pieces]))
+    assert np.array_equal(outs[0], outs[1]) and np.array_equal(outs[0], outs[2])
+    # Noise that came back every 20 ms would be a tone.
+    a, b = outs[0][2 * music.FRAME : 4 * music.FRAME].reshape(2, -1)
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.3
+
+
+def test_a_receiver_refuses_by_name() -> None:
+    packet, receiver = short(1)[10], Receiver(model())
+    other = packets.wrap(2, packets.folded(model().number ^ 1), 0, 1, 60, b"")
+    speech = packets.wrap(packets.VERSION, packets.folded(load().number), 0, 1, 3, b"")
+    for data, reason in (
+        (bytes([9]) + packet[1:], "version 9; this program knows version 2"),
+        (speech, "version 1; this program knows version 2"),
+        (other, "another model"),
+        (packet[:-1], "cut short"),
+        (b"", "cut short"),
+        (packet[:-3] + bytes([packet[-3] ^ 1]) + packet[-2:], "damaged"),
+    ):
+        assert receiver.push(data).size == 0 and reason in receiver.problem
+    assert receiver.loss == Loss(packets_refused=6)
+    assert receiver.push(packet).size == music.FRAME and not receiver.problem
+    speaker = Receiver(load())
+    assert speaker.push(packet).size == 0 and "version 2; this program knows version 1" in speaker.problem
+
+
+def test_far_ahead_begins_anew_and_no_more_is_kept_than_is_allowed() -> None:
+    told = music.unpack(model(), short(1)[10]).told
+
+    def at(first: int) -> bytes:
+        return packets.wrap(2, packets.folded(model().number), first, 1, 60, told)
+
+    receiver = Receiver(model(), hold_frames=511)
+    assert receiver.push(at(0)).size == music.FRAME
+    for first in range(2, 512):
+        assert not receiver.push(at(first)).size
+        assert len(receiver._frames) <= 512
+    # The gap is given up where what is held reaches its end.
+    assert receiver.push(at(512)).size == 512 * music.FRAME and not receiver._frames
+    assert receiver.loss == Loss(frames_played=512, frames_lost=1)
+    assert not receiver.push(at(600)).size
+    assert receiver.push(at((1 << 32) - 2)).size == music.FRAME and not receiver._frames
+    assert receiver.loss == Loss(frames_played=513, frames_lost=1)
+
+
 # --- files ---
 
 
 @pytest.mark.parametrize("rate, channels", [(8000, 1), (44100, 2), (48000, 8), (192000, 1)])
 def test_a_file_gives_back_its_sound_at_its_rate(rate: int, channels: int) -> None:
     data = file(channels, rate, 1.0)
-    assert container.mode_of(data) is container.MUSIC
+    assert container.mode_of(data) is modes.MUSIC
     reader = Reader(data, model())
     assert (reader.channels, reader.sample_rate_hz, reader.problems) == (channels, rate, [])
     out = reader.read()
