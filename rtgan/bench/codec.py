@@ -11,55 +11,61 @@ import soxr
 from numpy.typing import NDArray
 
 from rtgan import demo
-from rtgan.codec import Receiver, Sender, load
-from rtgan.codec.model import PACKET, PACKET_S, RATE_HZ
+from rtgan.codec import Receiver
+from rtgan.codec.modes import MUSIC, SPEECH, Mode
 from rtgan.errors import RtganError
 
 SECONDS = 30.0
-_BITS_PER_S = (3000, 6000)
+#: What is measured: bits a second, and frames of 20 ms in a packet; few for networks, 50 as in files.
+_SETTINGS = {SPEECH: ((3000, 1), (6000, 1)), MUSIC: ((12000, 2), (24000, 2), (12000, 50), (24000, 50))}
 STORM = 100_000
 _MOST_FRAMES = 64
+#: The first frames load and warm what they need; as many as a packet of a second has, and more.
+_WARM = 60
 
 
 def run() -> list[dict[str, Any]]:
     """Measure, print a line for each row, return the rows."""
-    sound = np.resize(soxr.resample(demo.recording(48000)[0], 48000, RATE_HZ), round(SECONDS * RATE_HZ))
     rows: list[dict[str, Any]] = []
-    for bits_per_s in _BITS_PER_S:
-        rows.append(ours(sound, bits_per_s))
-        there, back, worst = (rows[-1][name] for name in ("encode", "decode", "worst_ms"))
+    for mode, settings in _SETTINGS.items():
+        heard = soxr.resample(demo.recording(48000)[0], 48000, mode.rate_hz)
+        sound = np.resize(heard, round(SECONDS * mode.rate_hz))
+        for bits_per_s, frames in settings:
+            rows.append(ours(sound, bits_per_s, frames, mode))
+            there, back, worst = (rows[-1][name] for name in ("encode", "decode", "worst_ms"))
+            print(
+                f"rtgan {mode.name} at {bits_per_s / 1000:g} kbit/s, {1e3 * frames * mode.frame_s:g} ms in a packet: "
+                f"encoding {100 * there:.2f} % of a core, decoding {100 * back:.2f} %; "
+                f"a packet at worst {worst:.2f} ms"
+            )
+        rows.append(storm(STORM, sound[: 4 * mode.rate_hz], mode=mode))
+        last = rows[-1]
         print(
-            f"rtgan at {bits_per_s / 1000:g} kbit/s: encoding {100 * there:.2f} % of a core, "
-            f"decoding {100 * back:.2f} %; a packet at worst {worst:.2f} ms"
+            f"{mode.name}: {last['packets']} packets flipped, cut, repeated, out of order or invented: "
+            f"{last['refused']} refused with a reason, {last['played']} frames played, {last['failed']} failures; "
+            f"a call at worst {last['worst_ms']:.1f} ms, never more than {last['most_frames']} frames at once"
         )
-    rows.append(storm(STORM, sound[: 4 * RATE_HZ]))
-    last = rows[-1]
-    print(
-        f"{last['packets']} packets flipped, cut, repeated, out of order or invented: {last['refused']} refused with a "
-        f"reason, {last['played']} frames played, {last['failed']} failures; "
-        f"a call at worst {last['worst_ms']:.1f} ms, never more than {last['most_frames']} frames at once"
-    )
     return rows
 
 
-def ours(sound: NDArray[np.float32], bits_per_s: int) -> dict[str, Any]:
-    """Packets of 20 ms, one at a time, there and back."""
-    model = load()
-    sender, receiver = Sender(model, bits_per_s), Receiver(model, hold_frames=0)
+def ours(sound: NDArray[np.float32], bits_per_s: int, frames: int = 1, mode: Mode = SPEECH) -> dict[str, Any]:
+    """Packets, one at a time as they get full, there and back."""
+    model = mode.load(mode.name)
+    sender, receiver = mode.sender(model, bits_per_s, frames), Receiver(model, hold_frames=0)
     took: list[list[float]] = [[], []]
-    for start in range(0, len(sound), PACKET):
+    for start in range(0, len(sound), mode.frame):
         begun = time.perf_counter()
-        packets = sender.push(sound[start : start + PACKET])
+        packets = sender.push(sound[start : start + mode.frame])
         between = time.perf_counter()
         for packet in packets:
             receiver.push(packet)
         took[0].append(between - begun)
         took[1].append(time.perf_counter() - between)
-    # The first calls load and warm what they need.
-    encode, decode = (np.array(t[20:]) for t in took)
+    encode, decode = (np.array(t[_WARM:]) for t in took)
     return {
-        "system": "rtgan", "bits_per_s": bits_per_s, "encode": float(encode.mean() / PACKET_S),
-        "decode": float(decode.mean() / PACKET_S), "worst_ms": float(1e3 * max(encode.max(), decode.max())),
+        "system": "rtgan", "mode": mode.name, "bits_per_s": bits_per_s, "frames": frames,
+        "encode": float(encode.mean() / mode.frame_s), "decode": float(decode.mean() / mode.frame_s),
+        "worst_ms": float(1e3 * max(encode.max(), decode.max())),
     }  # fmt: skip
 
 
@@ -77,11 +83,11 @@ def damaged(rng: np.random.Generator, sent: Sequence[bytes]) -> bytes:
     return bytes(data)
 
 
-def storm(times: int, sound: NDArray[np.float32], seed: int = 1) -> dict[str, Any]:
+def storm(times: int, sound: NDArray[np.float32], seed: int = 1, mode: Mode = SPEECH) -> dict[str, Any]:
     """Hand a receiver so many packets of `damaged`, and count what it does."""
     rng = np.random.default_rng(seed)
-    model = load()
-    sender, receiver = Sender(model, 3000), Receiver(model, most_frames=_MOST_FRAMES)
+    model = mode.load(mode.name)
+    sender, receiver = mode.sender(model, _SETTINGS[mode][0][0], 1), Receiver(model, most_frames=_MOST_FRAMES)
     sent = sender.push(sound) + sender.end()
     failed, most, worst = 0, 0, 0.0
     for _ in range(times):
@@ -93,10 +99,10 @@ def storm(times: int, sound: NDArray[np.float32], seed: int = 1) -> dict[str, An
             failed += 1
             continue
         worst = max(worst, time.perf_counter() - begun)
-        most = max(most, out.size // PACKET)
+        most = max(most, out.size // mode.frame)
         failed += not bool(np.isfinite(out).all())
     loss = receiver.loss
     return {
-        "packets": times, "refused": loss.packets_refused, "late": loss.packets_late, "played": loss.frames_played,
-        "failed": failed, "most_frames": most, "worst_ms": 1e3 * worst,
+        "mode": mode.name, "packets": times, "refused": loss.packets_refused, "late": loss.packets_late,
+        "played": loss.frames_played, "failed": failed, "most_frames": most, "worst_ms": 1e3 * worst,
     }  # fmt: skip

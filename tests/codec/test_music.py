@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rtgan import cli
-from rtgan.bench.codec import damaged
+from rtgan.bench.codec import damaged, storm
 from rtgan.codec import Reader, Receiver, Writer, container, load, modes, music, packets
 from rtgan.codec.receiver import Loss
 from rtgan.errors import RtganError, UsageError
@@ -304,6 +304,13 @@ def test_far_ahead_begins_anew_and_no_more_is_kept_than_is_allowed() -> None:
     assert not receiver.push(at(600)).size
     assert receiver.push(at((1 << 32) - 2)).size == music.FRAME and not receiver._frames
     assert receiver.loss == Loss(frames_played=513, frames_lost=1)
+
+
+@pytest.mark.parametrize("times", [400, pytest.param(20000, marks=pytest.mark.slow)])
+def test_whatever_arrives_is_a_sound_or_a_reason(times: int) -> None:
+    found = storm(times, sound(), times, modes.MUSIC)
+    assert found["failed"] == 0 and found["most_frames"] <= 64
+    assert times > found["refused"] > times // 2
 
 
 # --- files ---
