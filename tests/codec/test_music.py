@@ -122,6 +122,13 @@ def test_packets_of_few_frames_keep_the_rate_too(frames: int, kbit_s: int) -> No
         music.Sender(model(), 9999, 1)
 
 
+def test_short_packets_sound_as_long_ones_of_a_lower_rate() -> None:
+    for frames in (1, 2):
+        sender = music.Sender(model(), 24000, frames)
+        out = played([*sender.push(sound()), *sender.end()])[: len(sound())]
+        assert ratio_db(out, sound()) > ratio_db(through(sound(), 8)[0], sound())
+
+
 def test_silence_costs_next_to_nothing_and_comes_back_as_silence() -> None:
     out, size = through(np.zeros(10 * RATE_HZ, np.float32))
     assert not out.any() and size < 11 * 20
