@@ -5,10 +5,6 @@ The net is machine code and torch is not needed; decoding is bit for bit the sam
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
-from rtgan.generators.card import read_extra
+from rtgan.generators.card import read_arrays
 from rtgan.generators.compile import Net
 from rtgan.kernels import codec, entropy, spectra
 from rtgan.kernels.fft import Allocate, aligned
@@ -96,14 +92,8 @@ def _loaded(name: str, changed_ns: int) -> Model:
     card = loaded.card
     if card.task != "codec":
         raise RtganError(f"the model {name} is for '{card.task}' and is no codec")
-    raw = read_extra(loaded.path, _BOOKS)
-    try:
-        with np.load(io.BytesIO(base64.b64decode(raw or b"", validate=True)), allow_pickle=False) as arrays:
-            books = np.ascontiguousarray(arrays["books"], np.float32)
-            groups = np.asarray(arrays["groups"], np.int64)
-            tables = np.ascontiguousarray(arrays["tables"], np.uint16)
-    except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as problem:
-        raise RtganError(f"the codebooks of {loaded.path} cannot be read: {problem}") from None
+    kinds = {"books": np.float32, "groups": np.int64, "tables": np.uint16}
+    books, groups, tables = read_arrays(loaded.path, _BOOKS, kinds, "the codebooks")
     latent = card.latents
     rows = COMB_SYMBOLS + 1 + len(books) * (int(groups.max(initial=0)) + 2)
     fits = (

@@ -6,10 +6,6 @@ for bit, as it does behind any other.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import zipfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +16,7 @@ from numpy.typing import NDArray
 from rtgan.codec import packets
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
-from rtgan.generators.card import read_extra
+from rtgan.generators.card import read_arrays
 from rtgan.generators.compile import Net
 from rtgan.kernels import entropy, mdct, music
 
@@ -87,13 +83,7 @@ def _loaded(name: str, changed_ns: int) -> Model:
     card = loaded.card
     if card.task != "music":
         raise RtganError(f"the model {name} is for '{card.task}' and is no codec for music")
-    raw = read_extra(loaded.path, _TABLES)
-    try:
-        with np.load(io.BytesIO(base64.b64decode(raw or b"", validate=True)), allow_pickle=False) as arrays:
-            tables = np.ascontiguousarray(arrays["tables"], np.uint16)
-            tilt = np.ascontiguousarray(arrays["tilt"], np.int64)
-    except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as problem:
-        raise RtganError(f"the tables of {loaded.path} cannot be read: {problem}") from None
+    tables, tilt = read_arrays(loaded.path, _TABLES, {"tables": np.uint16, "tilt": np.int64}, "the tables")
     fits = (
         tables.shape == (music.ROWS, music.SYMBOLS + 1)
         and bool((np.diff(tables.astype(np.int64), axis=1) > 0).all())

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rtgan.errors import RtganError
 from rtgan.generators.files import sha256_of
@@ -272,6 +272,22 @@ def read_extra(path: str | Path, name: str) -> bytes | None:
     return None
 
 
+def read_arrays(path: str | Path, file: str, kinds: Mapping[str, DTypeLike], what: str) -> list[NDArray[Any]]:
+    """Arrays by name, C-contiguous and each of its kind, of an extra file that is base64 of npz.
+
+    Raises
+    ------
+    RtganError
+        `what` cannot be read: the file is missing or damaged, or has not all of them.
+    """
+    raw = read_extra(path, file)
+    try:
+        with np.load(io.BytesIO(base64.b64decode(raw or b"", validate=True)), allow_pickle=False) as arrays:
+            return [np.ascontiguousarray(arrays[name], kind) for name, kind in kinds.items()]
+    except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as problem:
+        raise RtganError(f"{what} of {path} cannot be read: {problem}") from None
+
+
 def has_card(path: str | Path) -> bool:
     """Whether a TorchScript model has a card; `RtganError` for a file that is none."""
     return read_extra(path, "card.json") is not None
@@ -304,14 +320,11 @@ def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float
     entry = card.fields.get("test_vector")
     if not entry:
         return None
-    raw = read_extra(path, entry["file"])
-    if raw is None:
+    if read_extra(path, entry["file"]) is None:
         raise RtganError(f"{path} names a test vector {entry['file']} that it does not carry")
-    try:
-        with np.load(io.BytesIO(base64.b64decode(raw, validate=True)), allow_pickle=False) as arrays:
-            vector = {k: np.asarray(arrays[k], np.float32) for k in ("input", "output")}
-    except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise RtganError(f"the test vector of {path} cannot be read: {error}") from error
+    sides = ("input", "output")
+    arrays = read_arrays(path, entry["file"], dict.fromkeys(sides, np.float32), "the test vector")
+    vector = dict(zip(sides, arrays, strict=True))
     shape = vector["input"].shape
     if card.inputs:
         if shape[1:] != (card.inputs,) or vector["output"].shape != (len(vector["input"]), card.outputs):
