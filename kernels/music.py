@@ -63,7 +63,7 @@ FEATURES = 4
 ROW = BANDS * FEATURES
 
 #: By how much one coefficient may lie above the mean of its band, in steps of 1.5 dB.
-_PEAKS = np.ceil(2 * np.log2(np.diff(EDGES))).astype(np.int64)
+_PEAKS = np.array([(int(n) * int(n) - 1).bit_length() for n in np.diff(EDGES)], np.int64)
 
 
 @inline
@@ -105,7 +105,7 @@ def _step(energies: Any, frame: Any, band: Any, gain: Any, quality: Any, tilt: A
 
 
 @inline
-def _value_row(above: Any, values: Any, kinds: Any, frame: Any, k: Any, begin: Any) -> Any:
+def _value_row(above: Any, values: Any, kinds: Any, frame: Any, k: Any) -> Any:
     """Row of a coefficient's magnitude: by how far its band lies above the step, and what was told around it."""
     short = kinds[frame] == SHORT
     near = 0
@@ -233,7 +233,7 @@ def tell(
                 if energies[frame, band] == 0 or above + _PEAKS[band] < -2:
                     continue
                 size = abs(np.int64(values[frame, k]))
-                rows[at] = _value_row(above, values, kinds, frame, k, EDGES[band])
+                rows[at] = _value_row(above, values, kinds, frame, k)
                 symbols[at] = smaller(size, LARGE)
                 at += 1
                 if size >= LARGE:
@@ -289,7 +289,7 @@ def understand(
                 above -= _step(energies, frame, band, gain, quality, tilt)
                 if energies[frame, band] == 0 or above + _PEAKS[band] < -2:
                     continue
-                size = entropy.take(tables, _value_row(above, values, kinds, frame, k, EDGES[band]), state, data)
+                size = entropy.take(tables, _value_row(above, values, kinds, frame, k), state, data)
                 if size > LARGE:
                     return False
                 if size == LARGE:

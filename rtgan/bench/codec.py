@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import time
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from rtgan import demo
-from rtgan.codec import Receiver
+from rtgan.codec import Receiver, packets
 from rtgan.codec.modes import MUSIC, SPEECH, Mode
 from rtgan.errors import RtganError
 
@@ -70,7 +72,7 @@ def ours(sound: NDArray[np.float32], bits_per_s: int, frames: int = 1, mode: Mod
 
 
 def damaged(rng: np.random.Generator, sent: Sequence[bytes]) -> bytes:
-    """One packet of any of `sent`, as a network or an enemy may hand it over: whole, flipped, cut or invented."""
+    """One packet of any of `sent`, as a network or an enemy may hand it over: whole, hurt, cut, made up or forged."""
     data = bytearray(sent[int(rng.integers(len(sent)))])
     what = rng.random()
     if what < 0.5:
@@ -78,7 +80,14 @@ def damaged(rng: np.random.Generator, sent: Sequence[bytes]) -> bytes:
             data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
     elif what < 0.8:
         del data[int(rng.integers(len(data))) :]
-    elif what < 0.9:
+    elif what < 0.85:
+        # What is coded says something else, and the check agrees.
+        for _ in range(int(rng.integers(1, 4))):
+            data[int(rng.integers(packets.OVERHEAD - 4, max(len(data) - 4, packets.OVERHEAD - 3)))] ^= 1 << int(
+                rng.integers(8)
+            )
+        data[-4:] = struct.pack("<I", zlib.crc32(data[:-4]))
+    elif what < 0.92:
         data = bytearray(rng.integers(0, 256, int(rng.integers(80)), np.uint8).tobytes())
     return bytes(data)
 

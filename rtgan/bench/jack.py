@@ -388,14 +388,15 @@ def child(env: dict[str, str], module: str, function: str, *arguments: str | flo
 
 
 def next_line(process: subprocess.Popen[str], seconds: float) -> str:
-    """What it says next; a process that says nothing for so long is ended, and has said nothing."""
+    """The line that it says next; a process that says none for so long is ended, and has said nothing."""
     assert process.stdout is not None
     patience = threading.Timer(seconds, process.kill)
     patience.start()
     try:
-        return process.stdout.readline().strip()
+        line = process.stdout.readline()
     finally:
         patience.cancel()
+    return line.strip() if line.endswith("\n") else ""
 
 
 def reason(errors: str) -> str:

@@ -32,7 +32,8 @@ _CHECK = struct.Struct("<I")
 _FRAMES = 50
 #: Frames that a decoder hears before those that are wanted, so that it knows what was before.
 _BEFORE = 50
-#: A gap of more than a minute is no gap but a lie: it is closed.
+#: A gap of more than a minute is no gap but a lie: it is closed. So are all, once they are a minute more than there is
+#: sound.
 _LONGEST_GAP = 3000
 
 
@@ -224,6 +225,7 @@ class Reader:
         """Packets in their order, and between them the frames that are missing."""
         out: list[Packet | int] = []
         after, frame_s = 0, self._mode.frame_s
+        patience = _LONGEST_GAP + sum(packet.frames for packet in place.values())
         for first in sorted(place):
             packet = place[first]
             if first < after:
@@ -232,8 +234,10 @@ class Reader:
             gap = first - after
             if gap:
                 where = f"channel {channel + 1}: {gap * frame_s:.2f} s are lost at {after * frame_s:.2f} s"
-                self.problems.append(where + (", and closed" if gap > _LONGEST_GAP else ""))
-                if gap <= _LONGEST_GAP:
+                keeps = gap <= min(_LONGEST_GAP, patience)
+                self.problems.append(where + ("" if keeps else ", and closed"))
+                if keeps:
+                    patience -= gap
                     out.append(gap)
             out.append(packet)
             after = first + packet.frames

@@ -91,7 +91,7 @@ def _loaded(name: str, changed_ns: int) -> Model:
     loaded = library.load(name)
     card = loaded.card
     if card.task != "codec":
-        raise RtganError(f"the model {name} is for '{card.task}' and is no codec")
+        raise RtganError(f"the model {name} is for '{card.task}' and is no codec for speech")
     kinds = {"books": np.float32, "groups": np.int64, "tables": np.uint16}
     books, groups, tables = read_arrays(loaded.path, _BOOKS, kinds, "the codebooks")
     latent = card.latents

@@ -296,7 +296,10 @@ class Sender:
     def _packet(self, spectra: Floats, kinds: Words) -> bytes:
         """The packet of the best quality that there are bits for."""
         model = self.model
-        room = self.bits_per_s * len(kinds) * FRAME_S + self._saved
+        fair = self.bits_per_s * len(kinds) * FRAME_S
+        # What is saved is for a second's worth of frames: a short packet has no right to all of it.
+        share = min(1.0, len(kinds) * FRAME_S / _SAVED_S) if self._saved > 0 else 1.0
+        room = fair + share * self._saved
         low, high = _BEST, music.QUALITIES - 1
         frames = told(spectra, kinds, high, model.tilt)
         best = coded(model, frames)
@@ -311,7 +314,7 @@ class Sender:
                 low = quality + 1
         packet = packets.wrap(VERSION, packets.folded(model.number), self.sent, len(kinds), high, best)
         most = _SAVED_S * self.bits_per_s
-        self._saved = float(np.clip(room - 8 * len(packet), -most, most))
+        self._saved = float(np.clip(fair + self._saved - 8 * len(packet), -most, most))
         self.sent += len(kinds)
         return packet
 
@@ -336,15 +339,20 @@ class Decoder:
         self._before = music.LONG
         self._energies = np.zeros(music.BANDS, np.int64)
         self._missing = 0
+        self._last: tuple[Packet, Frames, Floats] | None = None
 
     def push(self, packet: Packet, low: int = 0, high: int | None = None) -> Floats:
         """`FRAME` samples for each frame of a packet from one number to another."""
-        try:
-            frames = decoded(self.model, packet)
-        except RtganError:
-            return self.conceal(len(range(packet.frames)[low:high]))
+        # A packet between whose frames others lie comes once for each of its pieces.
+        if self._last is None or self._last[0] is not packet:
+            try:
+                frames = decoded(self.model, packet)
+            except RtganError:
+                return self.conceal(len(range(packet.frames)[low:high]))
+            self._last = packet, frames, filled(self.model, frames, packet.first)
+        _, frames, whole = self._last
         some = slice(low, high)
-        spectra = filled(self.model, frames, packet.first)[some]
+        spectra = whole[some]
         if len(spectra):
             self._energies, self._missing = frames.energies[some][-1], 0
         return self._sound(spectra, frames.kinds[some])

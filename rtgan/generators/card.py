@@ -12,6 +12,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -282,9 +283,14 @@ def read_arrays(path: str | Path, file: str, kinds: Mapping[str, DTypeLike], wha
     """
     raw = read_extra(path, file)
     try:
-        with np.load(io.BytesIO(base64.b64decode(raw or b"", validate=True)), allow_pickle=False) as arrays:
+        npz = io.BytesIO(base64.b64decode(raw or b"", validate=True))
+        with zipfile.ZipFile(npz) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                raise ValueError("they are too large")
+        with np.load(npz, allow_pickle=False) as arrays:
             return [np.ascontiguousarray(arrays[name], kind) for name, kind in kinds.items()]
-    except (binascii.Error, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as problem:
+    except (binascii.Error, ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile,
+            zlib.error) as problem:  # fmt: skip
         raise RtganError(f"{what} of {path} cannot be read: {problem}") from None
 
 

@@ -290,7 +290,9 @@ class Course(ABC, Generic[Config]):
             for name, module in self.beside.items():
                 module.load_state_dict(content["beside"][name])
         except RuntimeError:
-            raise UsageError("The checkpoint was trained on other data; choose another --out.") from None
+            raise UsageError(
+                "The checkpoint was trained on other data, or is of an earlier form of the net; choose another --out."
+            ) from None
         self.averaged = {name: value.clone() for name, value in content["ema"].items()}
         self.optimiser.load_state_dict(content["optimiser"])
         if self.adversary is not None and content["adversary"] is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def card_figures(results: Mapping[str, Any]) -> dict[str, Any]:
         ours = {name.removeprefix(OURS): dict(row) for name, row in results.items() if name.startswith(OURS)}
     except (AttributeError, TypeError, ValueError):
         ours = {}
+    if not all(re.fullmatch(r"[\d.]+ kbit/s", name) for name in ours):
+        raise UsageError("The figures are of several models; measure the one that is exported by itself.")
     if not ours:
         raise UsageError("The figures are not those of 'rtgan eval codec --music --json'.")
     return {"data": "held-out recordings"} | ours

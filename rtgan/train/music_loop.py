@@ -133,10 +133,11 @@ class MusicTrainer(Course[MusicConfig]):
         return torch.from_numpy(counts)
 
     def run(self, budget_minutes: float | None = None, progress: bool = True, tensorboard: bool = False) -> int:
-        """See `Course.run`; at the end symbols are counted."""
+        """See `Course.run`; behind the last step symbols are counted."""
         steps = super().run(budget_minutes, progress, tensorboard)
-        self.counts = self.counted(progress)
-        self.save()
+        if steps >= self.config.steps:
+            self.counts = self.counted(progress)
+            self.save()
         return steps
 
     def facts(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _FORGOTTEN, _GAPS = 0.8, 4
 _LATENT_COST, _BODY_COST = 0.02, 0.02
 #: How recordings waver is counted from here on, at this distance, down to so many nepers below the loudest partial.
 _WAVER_FROM_S, _WAVER_STEP_S, _WAVER_SPAN = 0.1, 0.02, 4.6
-_NEPER_DB = 20 / math.log(10)
+_NEPER_DB, _MOST_WAVER_DB = 20 / math.log(10), 12.0
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ class ToneTrainer(Course[ToneConfig]):
         """How levels of each timbre's recordings waver about what the averaged net says, in the form of a card.
 
         A note's own mean over time is not counted, nor are its first moments, nor what lies far below its loudest
-        partial, which noise moves.
+        partial, which noise moves. Time constants are held between 50 and 1000 ms.
         """
         found = []
         with self.as_averaged():
@@ -295,8 +295,10 @@ class ToneTrainer(Course[ToneConfig]):
                 first, second = sums[0, 2:]
                 likeness = min(max(first / max(second, 1e-12), 0.01), 0.999)
                 found.append({
-                    "waver_db": round(_NEPER_DB * math.sqrt(square / max(count, 1)), 2),
-                    "noise_waver_db": round(_NEPER_DB * math.sqrt(noise_square / max(noise_count, 1)), 2),
+                    "waver_db": round(min(_NEPER_DB * math.sqrt(square / max(count, 1)), _MOST_WAVER_DB), 2),
+                    "noise_waver_db": round(
+                        min(_NEPER_DB * math.sqrt(noise_square / max(noise_count, 1)), _MOST_WAVER_DB), 2
+                    ),
                     "waver_ms": round(min(max(-1000 * _WAVER_STEP_S / math.log(likeness), 50.0), 1000.0)),
                 })  # fmt: skip
         return found

@@ -414,6 +414,46 @@ def test_no_file_does_harm(times: int) -> None:
         assert np.isfinite(out).all() and reader.seconds < 4
 
 
+def test_forged_gaps_cost_no_more_than_a_minute_beyond_what_is_told() -> None:
+    quiet = music.Frames.empty(1, 60)
+    told = music.coded(model(), quiet)
+    forged = bytearray(file()[:28])
+    for number in range(200):
+        packet = packets.wrap(music.VERSION, packets.folded(model().number), 3001 * number, 1, 60, told)
+        forged += b"\xa7\x52\x00" + packet
+    reader = Reader(bytes(forged), model())
+    assert reader.samples or reader.seconds < 70
+    assert sum(p if isinstance(p, int) else p.frames for p in reader._frames[0]) <= 3000 + 2 * 200
+    assert sum("closed" in p for p in reader.problems) >= 198
+
+
+def test_a_packet_between_whose_frames_others_lie_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = music.Sender(model(), 24000, 50)
+    single = music.Sender(model(), 24000, 1)
+    (long, *_), shorts = whole.push(sound()), single.push(sound())
+    receiver = Receiver(model(), hold_frames=200)
+    receiver.push(shorts[0])
+    for number in range(2, 50, 2):
+        receiver.push(shorts[number])
+    count = []
+    decoded = music.decoded
+    monkeypatch.setattr(music, "decoded", lambda *args: count.append(1) or decoded(*args))  # type: ignore[func-returns-value]
+    out = receiver.push(long)
+    assert out.size == 49 * music.FRAME and np.isfinite(out).all()
+    # Once to be checked, once to be played, and each of the others.
+    assert len(count) <= 2 + 24 + 24
+
+
+def test_what_is_saved_is_not_spent_on_a_single_short_packet() -> None:
+    rng = np.random.default_rng(3)
+    burst = (0.2 * rng.standard_normal(RATE_HZ)).astype(np.float32)
+    sender = music.Sender(model(), 24000, 1)
+    sizes = [len(p) for p in sender.push(np.concatenate([np.zeros(2 * RATE_HZ, np.float32), burst])) + sender.end()]
+    loud = sizes[105:145]
+    assert max(loud) < 4 * 24000 * music.FRAME_S / 8
+    assert sum(loud[:20]) > 1.2 * 20 * 24000 * music.FRAME_S / 8, "what was saved is used"
+
+
 # --- model and commands ---
 
 

@@ -322,7 +322,7 @@ def test_a_held_note_wavers_as_much_as_is_asked_for() -> None:
     def partial_levels(waver: float) -> Sound:
         played = Played("sax", values={"variation": 0.0, "waver": waver, "vibrato": 0.0})
         played.send(ON, 57, 90)
-        sound = played.run(2.0)[RATE // 4 :]
+        sound = played.run(2.0)
         # The second and third partial of 220 Hz, in pieces of 1/22 s.
         pieces = sound[: len(sound) // 2182 * 2182].reshape(-1, 2182)
         turns = np.exp(-2j * np.pi * 220 * np.outer(np.arange(2182) / RATE, [2, 3]))
@@ -331,7 +331,8 @@ def test_a_held_note_wavers_as_much_as_is_asked_for() -> None:
     steady, alive, wild = (partial_levels(w) for w in (0.0, 1.0, 2.0))
     assert not np.allclose(steady, alive, atol=0.5)
     assert np.diff(steady, axis=0).std() < np.diff(alive, axis=0).std() < np.diff(wild, axis=0).std()
-    assert np.abs(alive - steady)[0].max() < np.abs(alive - steady).max(), "a note begins as the net says"
+    away = np.abs(alive - steady)
+    assert away[0].max() < 2.5 < away.max(), "a note begins as the net says"
 
 
 def test_what_is_no_number_leaves_it_playing() -> None:
