@@ -97,33 +97,35 @@ def opus(bits_per_s: int) -> System | None:
     return System(peer.name, peer)
 
 
-def pieces(corpus: Corpus, count: int, seed: int) -> list[Array]:
-    """Beginnings of held-out recordings, from every source in turn until there are no more."""
+def pieces(corpus: Corpus, count: int, seed: int) -> list[tuple[str, Array]]:
+    """Beginnings of held-out recordings with the name of their folder, from every source in turn until all are used."""
     rng = np.random.default_rng(seed)
     clips = recordings(corpus, True)
     waiting: dict[str, list[Any]] = {}
     for number in rng.permutation(len(clips)).tolist():
         waiting.setdefault(clips[number].source, []).append(clips[number])
-    out: list[Array] = []
+    out: list[tuple[str, Array]] = []
     while waiting and len(out) < count:
         for source in sorted(waiting):
             if len(out) < count:
-                out.append(read(corpus, waiting[source].pop(), 0, SECONDS))
+                clip = waiting[source].pop()
+                out.append((clip.file.split("/")[-2], read(corpus, clip, 0, SECONDS)))
             if not waiting[source]:
                 del waiting[source]
     return out
 
 
 def measure(
-    sounds: Sequence[Array], systems: Sequence[System], audio: Path | None = None
-) -> dict[str, dict[str, float]]:
-    """Means over the pieces, by system."""
-    results: dict[str, dict[str, float]] = {}
+    sounds: Sequence[tuple[str, Array]], systems: Sequence[System], audio: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Means over the pieces, by system; mel distances also by folder."""
+    results: dict[str, dict[str, Any]] = {}
+    folders = np.array([folder for folder, _ in sounds])
     with tqdm(total=len(sounds) * len(systems), unit="piece") as bar:
         for system in systems:
             rows: list[NDArray[np.float64]] = []
             taken = 0
-            for number, sound in enumerate(sounds):
+            for number, (_, sound) in enumerate(sounds):
                 heard, size = system.run(sound)
                 taken += size
                 rows.append(np.array([mel_distance(heard, sound), signal_to_difference(heard, sound)]))
@@ -131,16 +133,24 @@ def measure(
                     write(audio / f"{number}-{system.name.replace('/', ' per ')}.wav", heard, music.RATE_HZ)
                 bar.update()
             mel, ratio = np.mean(rows, 0).round(4).tolist()
-            seconds = sum(map(len, sounds)) / music.RATE_HZ
-            results[system.name] = {"bit_s": round(taken / seconds), "mel": mel, "sdr_db": ratio}
+            seconds = sum(len(sound) for _, sound in sounds) / music.RATE_HZ
+            every, names = np.array(rows)[:, 0], sorted(set(folders.tolist()))
+            results[system.name] = {
+                "bit_s": round(taken / seconds), "mel": mel, "sdr_db": ratio,
+                "mel_by_folder": {name: round(float(every[folders == name].mean()), 4) for name in names},
+            }  # fmt: skip
     return results
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
+def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown."""
     lines = ["| system | bit/s | mel distance | SDR dB |", "|---|---|---|---|"]
     for name, row in results.items():
         lines.append(f"| {name} | {row['bit_s']:.0f} | {row['mel']:.4f} | {row['sdr_db']:.2f} |")
+    folders = list(next(iter(results.values()))["mel_by_folder"])
+    lines += ["", f"| mel distance | {' | '.join(folders)} |", "|---" * (1 + len(folders)) + "|"]
+    for name, row in results.items():
+        lines.append(f"| {name} | {' | '.join(f'{value:.4f}' for value in row['mel_by_folder'].values())} |")
     return "\n".join(lines)
 
 

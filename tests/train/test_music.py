@@ -119,3 +119,15 @@ def test_the_distance_is_nothing_for_the_same_and_grows_with_what_is_lost() -> N
     # Ten times as loud is a step of 1 in every decimal logarithm, but in low bands so narrow that they hold no bin.
     assert 0.9 < music_eval.mel_distance(10 * noise, noise) < 1
     assert music_eval.mel_distance(sound[:3], sound[:3]) == 0
+
+
+def test_systems_are_told_apart_by_folder_too() -> None:
+    rng = np.random.default_rng(1)
+    sounds = [(folder, (0.1 * rng.standard_normal(4800)).astype(np.float32)) for folder in ("bells", "drums", "bells")]
+    spoils = music_eval.System("spoils drums", lambda sound: (sound * (0 if sound is sounds[1][1] else 1), 480))
+    results = music_eval.measure(sounds, [spoils])
+    row = results["spoils drums"]
+    assert row["mel_by_folder"]["bells"] == 0 < row["mel_by_folder"]["drums"]
+    assert row["mel"] == pytest.approx(row["mel_by_folder"]["drums"] / 3, abs=1e-4)
+    assert row["bit_s"] == 4800
+    assert "| spoils drums | 0.0000 |" in music_eval.table(results)
