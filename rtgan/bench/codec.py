@@ -57,9 +57,9 @@ def ours(sound: NDArray[np.float32], bits_per_s: int, frames: int = 1, mode: Mod
     took: list[list[float]] = [[], []]
     for start in range(0, len(sound), mode.frame):
         begun = time.perf_counter()
-        packets = sender.push(sound[start : start + mode.frame])
+        full = sender.push(sound[start : start + mode.frame])
         between = time.perf_counter()
-        for packet in packets:
+        for packet in full:
             receiver.push(packet)
         took[0].append(between - begun)
         took[1].append(time.perf_counter() - between)

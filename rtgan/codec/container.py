@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rtgan.codec import music, packets
+from rtgan.codec import packets
 from rtgan.codec.modes import MUSIC, SPEECH, Mode, Model, Packet, mode_for
 from rtgan.errors import RtganError, UsageError
 
@@ -104,7 +104,7 @@ class Writer:
             raise UsageError(f"{rate} Hz cannot be encoded; allowed are {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
         self.model, self.mode, self.channels, self.rate = model, mode, channels, rate
         self._stream = stream
-        bits = bits_per_s if bits_per_s is not None else music.BITS_PER_S[1] if mode is MUSIC else 6000.0
+        bits = mode.bits_per_s if bits_per_s is None else bits_per_s
         self._senders = [mode.sender(model, bits, _FRAMES) for _ in range(channels)]
         self._ways = [soxr.ResampleStream(rate, mode.rate_hz, 1, "float32") for _ in range(channels)]
         self.samples = 0

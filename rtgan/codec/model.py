@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
-from rtgan.generators.card import read_arrays
+from rtgan.generators.card import arrays_of, read_extra
 from rtgan.generators.compile import Net
 from rtgan.kernels import codec, entropy, spectra
 from rtgan.kernels.fft import Allocate, aligned
@@ -93,7 +93,7 @@ def _loaded(name: str, changed_ns: int) -> Model:
     if card.task != "codec":
         raise RtganError(f"the model {name} is for '{card.task}' and is no codec for speech")
     kinds = {"books": np.float32, "groups": np.int64, "tables": np.uint16}
-    books, groups, tables = read_arrays(loaded.path, _BOOKS, kinds, "the codebooks")
+    books, groups, tables = arrays_of(read_extra(loaded.path, _BOOKS), kinds, f"the codebooks of {loaded.path}")
     latent = card.latents
     rows = COMB_SYMBOLS + 1 + len(books) * (int(groups.max(initial=0)) + 2)
     fits = (

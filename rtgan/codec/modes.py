@@ -49,6 +49,8 @@ class Mode:
         What is coded, and samples of a frame there.
     lead, delay : int
         Samples that the encoder puts in front, and that a decoder gives before the sound begins.
+    bits_per_s : float
+        What files take for each channel, unless told otherwise.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Mode:
     frame: int
     lead: int
     delay: int
+    bits_per_s: float
     load: Callable[[str | Path], Model]
     sender: Callable[[Any, float, int], packets.Sender | music.Sender]
     unpack: Callable[[Any, bytes], Packet]
@@ -69,11 +72,11 @@ class Mode:
 
 
 SPEECH = Mode(
-    "codec", packets.VERSION, speech.RATE_HZ, speech.PACKET, LEAD, speech.Decoder.DELAY,
+    "codec", packets.VERSION, speech.RATE_HZ, speech.PACKET, LEAD, speech.Decoder.DELAY, 6000.0,
     speech.load, packets.Sender, packets.unpack, _Speaker,
 )  # fmt: skip
 MUSIC = Mode(
-    "music", music.VERSION, music.RATE_HZ, music.FRAME, music.LEAD, music.Decoder.DELAY,
+    "music", music.VERSION, music.RATE_HZ, music.FRAME, music.LEAD, music.Decoder.DELAY, music.BITS_PER_S[1],
     music.load, music.Sender, music.unpack, music.Decoder,
 )  # fmt: skip
 

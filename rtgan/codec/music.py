@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rtgan.codec import packets
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
-from rtgan.generators.card import read_arrays
+from rtgan.generators.card import arrays_of, read_extra
 from rtgan.generators.compile import Net
 from rtgan.kernels import entropy, mdct, music
 
@@ -83,7 +83,8 @@ def _loaded(name: str, changed_ns: int) -> Model:
     card = loaded.card
     if card.task != "music":
         raise RtganError(f"the model {name} is for '{card.task}' and is no codec for music")
-    tables, tilt = read_arrays(loaded.path, _TABLES, {"tables": np.uint16, "tilt": np.int64}, "the tables")
+    kinds = {"tables": np.uint16, "tilt": np.int64}
+    tables, tilt = arrays_of(read_extra(loaded.path, _TABLES), kinds, f"the tables of {loaded.path}")
     fits = (
         tables.shape == (music.ROWS, music.SYMBOLS + 1)
         and bool((np.diff(tables.astype(np.int64), axis=1) > 0).all())

@@ -273,15 +273,14 @@ def read_extra(path: str | Path, name: str) -> bytes | None:
     return None
 
 
-def read_arrays(path: str | Path, file: str, kinds: Mapping[str, DTypeLike], what: str) -> list[NDArray[Any]]:
-    """Arrays by name, C-contiguous and each of its kind, of an extra file that is base64 of npz.
+def arrays_of(raw: bytes | None, kinds: Mapping[str, DTypeLike], what: str) -> list[NDArray[Any]]:
+    """Arrays by name, C-contiguous and each of its kind, of the bytes of an extra file that is base64 of npz.
 
     Raises
     ------
     RtganError
         `what` cannot be read: the file is missing or damaged, or has not all of them.
     """
-    raw = read_extra(path, file)
     try:
         npz = io.BytesIO(base64.b64decode(raw or b"", validate=True))
         with zipfile.ZipFile(npz) as archive:
@@ -291,7 +290,7 @@ def read_arrays(path: str | Path, file: str, kinds: Mapping[str, DTypeLike], wha
             return [np.ascontiguousarray(arrays[name], kind) for name, kind in kinds.items()]
     except (binascii.Error, ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile,
             zlib.error) as problem:  # fmt: skip
-        raise RtganError(f"{what} of {path} cannot be read: {problem}") from None
+        raise RtganError(f"{what} cannot be read: {problem}") from None
 
 
 def has_card(path: str | Path) -> bool:
@@ -326,10 +325,11 @@ def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float
     entry = card.fields.get("test_vector")
     if not entry:
         return None
-    if read_extra(path, entry["file"]) is None:
+    raw = read_extra(path, entry["file"])
+    if raw is None:
         raise RtganError(f"{path} names a test vector {entry['file']} that it does not carry")
     sides = ("input", "output")
-    arrays = read_arrays(path, entry["file"], dict.fromkeys(sides, np.float32), "the test vector")
+    arrays = arrays_of(raw, dict.fromkeys(sides, np.float32), f"the test vector of {path}")
     vector = dict(zip(sides, arrays, strict=True))
     shape = vector["input"].shape
     if card.inputs:

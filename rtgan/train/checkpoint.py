@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..errors import RtganError, UsageError
 
@@ -44,3 +45,11 @@ def lineage(before: Sequence[Mapping[str, Any]], config: Mapping[str, Any], step
     """What a run that goes on from another says of it and, the first one first, of those that it went on from."""
     last = {key: config[key] for key in ("name", "batch", "seed") if key in config} | {"steps": steps}
     return [*map(dict, before), last]
+
+
+def load_averaged(net: nn.Module, content: Mapping[str, Any]) -> None:
+    """Give a net the averaged weights of a checkpoint; `UsageError` where they are of another form."""
+    try:
+        net.load_state_dict(content["ema"])
+    except RuntimeError:
+        raise UsageError("The checkpoint is of an earlier form of the net; train it anew.") from None

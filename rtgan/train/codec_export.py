@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..kernels import codec, entropy, spectra
-from .checkpoint import load_checkpoint
+from .checkpoint import load_averaged, load_checkpoint
 from .codec_eval import OURS
 from .codec_loop import CodecConfig, parse_codec_config
 from .codec_net import CodecNet, Streaming
-from .export import TEST_VECTOR, course_card, save_model, traced
+from .export import TEST_VECTOR, course_card, own_figures, save_model, traced
 from .networks import count_parameters
 
 #: Codebooks and tables in the file.
@@ -34,7 +33,7 @@ def net_of(content: Mapping[str, Any]) -> tuple[CodecConfig, CodecNet]:
     """The averaged net of a checkpoint, and its config."""
     config = parse_codec_config(content["config"], "checkpoint")
     net = CodecNet(config.network)
-    net.load_state_dict(content["ema"])
+    load_averaged(net, content)
     return config, net.eval()
 
 
@@ -74,22 +73,6 @@ def tables_of(codes: list[NDArray[np.int64]], groups: NDArray[np.uint8], symbols
     return np.concatenate([_believed(comb), *(_believed(s) for s in stage)])
 
 
-def card_figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card says of the figures that ``rtgan eval codec --json`` writes: those of the model, by its stages."""
-    try:
-        ours = {name.removeprefix(OURS): dict(row) for name, row in results.items() if name.startswith(OURS)}
-    except (AttributeError, TypeError, ValueError):
-        ours = {}
-    if not all(re.fullmatch(r"\d+ stages", name) for name in ours):
-        raise UsageError("The figures are of several models; measure the one that is exported by itself.")
-    if not ours:
-        raise UsageError("The figures are not those of 'rtgan eval codec --json'.")
-    # What it takes depends on the machine.
-    return {"data": "held-out recordings"} | {
-        name: {figure: value for figure, value in row.items() if figure != "load"} for name, row in ours.items()
-    }
-
-
 def export_codec(
     run: Path,
     path: Path,
@@ -108,7 +91,7 @@ def export_codec(
     codes = [stretch.numpy().astype(np.int64) for stretch in content["codes"]]
     tables = tables_of(codes, groups, max(config.network.codes, spectra.COMBS + 1))
     inputs, outputs = spectra.ROW + config.network.latent, config.network.latent + spectra.ROW
-    figures = card_figures(metrics) if metrics is not None else {}
+    figures = own_figures(metrics, OURS, r"\d+ stages", "rtgan eval codec --json")
     card = course_card(content, config, run, name, description, figures) | {
         "sample_rate_hz": spectra.RATE_HZ,
         "hop_samples": spectra.PACKET,

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import RtganError, UsageError
 from ..version import VERSION
-from .checkpoint import load_checkpoint
+from .checkpoint import load_averaged, load_checkpoint
 from .config import TrainConfig, parse_config
 from .course import CourseConfig
 from .data import generated_corpus
@@ -121,6 +122,36 @@ def training_record(content: Mapping[str, Any], config: Mapping[str, Any], run: 
         "curve": curve((run if run.is_dir() else run.parent) / "log.jsonl"),
         "config": dict(config),
         "started_from": content.get("lineage", []),
+    }
+
+
+def own_figures(results: Mapping[str, Any] | None, ours: str, kind: str, command: str) -> dict[str, Any]:
+    """What a codec's card says of the figures that an evaluation wrote: those of the model, by what follows `ours`.
+
+    Parameters
+    ----------
+    results : mapping, optional
+        Figures by the names of systems; without them the card says nothing.
+    ours : str
+        What names of our systems begin with.
+    kind : str
+        Regular expression of what follows, where one model was measured.
+    command : str
+        That wrote them, for messages.
+    """
+    if results is None:
+        return {}
+    try:
+        found = {name.removeprefix(ours): dict(row) for name, row in results.items() if name.startswith(ours)}
+    except (AttributeError, TypeError, ValueError):
+        found = {}
+    if not all(re.fullmatch(kind, name) for name in found):
+        raise UsageError("The figures are of several models; measure the one that is exported by itself.")
+    if not found:
+        raise UsageError(f"The figures are not those of '{command}'.")
+    # What it takes depends on the machine.
+    return {"data": "held-out recordings"} | {
+        name: {figure: value for figure, value in row.items() if figure != "load"} for name, row in found.items()
     }
 
 
@@ -262,7 +293,7 @@ def export_run(
     content = load_checkpoint(run)
     config = parse_config(content["config"], "checkpoint")
     net = Denoiser(config.network)
-    net.load_state_dict(content["ema"])
+    load_averaged(net, content)
     net.eval()
     module = scripted(net)
     hours = content["step"] * config.batch * int(content.get("processes", 1)) * config.mixing.seconds / 3600

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .stft import mel_triangles
 
 _SPECTRAL_FLOOR = 1e-5  # power, where 1 is the density of a signal with unit RMS
 
@@ -186,7 +187,7 @@ class MultiResolutionMel(nn.Module):
         for size in self.sizes:
             window = torch.hann_window(size)
             self.register_buffer(f"window_{size}", window / window.square().sum().sqrt(), persistent=False)
-            bank = _mel_bank(size, bands, highest_hz, sample_rate_hz)
+            bank = torch.from_numpy(mel_triangles(size // 2 + 1, size, sample_rate_hz, bands, 0.0, highest_hz)).float()
             # The mean over a band; one that lies between two bins hears nothing and is left out.
             self.register_buffer(f"bank_{size}", (bank / bank.sum(0))[:, bank.sum(0) > 0], persistent=False)
 
@@ -203,15 +204,6 @@ class MultiResolutionMel(nn.Module):
                 wanted = self._logarithm(target, size)
             total = total + 0.5 * (self._logarithm(estimate, size) - wanted).abs().mean()
         return total / len(self.sizes)
-
-
-def _mel_bank(size: int, bands: int, highest_hz: float, sample_rate_hz: int) -> Tensor:
-    """Triangles ``(bins, bands)``, evenly spaced in mel (O'Shaughnessy 1987)."""
-    top = 2595 * math.log10(1 + highest_hz / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1) * (size / sample_rate_hz)
-    k = torch.arange(size // 2 + 1)[:, None]
-    rise, fall = (k - edges[:-2]) / edges.diff()[:-1], (edges[2:] - k) / edges.diff()[1:]
-    return torch.minimum(rise, fall).clamp_min(0)
 
 
 class Waveform(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..kernels import entropy, music
-from .checkpoint import load_checkpoint
-from .export import TEST_VECTOR, course_card, save_model, traced
+from .checkpoint import load_averaged, load_checkpoint
+from .export import TEST_VECTOR, course_card, own_figures, save_model, traced
 from .music_loop import MusicConfig, parse_music_config
 from .music_net import MusicNet
 from .networks import count_parameters
@@ -33,7 +32,7 @@ def net_of(content: Mapping[str, Any]) -> tuple[MusicConfig, MusicNet]:
     """The averaged net of a checkpoint, and its config."""
     config = parse_music_config(content["config"], "checkpoint")
     net = MusicNet(config.network)
-    net.load_state_dict(content["ema"])
+    load_averaged(net, content)
     return config, net.eval()
 
 
@@ -59,19 +58,6 @@ def tables_of(counts: NDArray[np.float64]) -> NDArray[np.uint16]:
     return entropy.cumulated(believed)
 
 
-def card_figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card says of the figures that ``rtgan eval codec --music --json`` writes: those of the model."""
-    try:
-        ours = {name.removeprefix(OURS): dict(row) for name, row in results.items() if name.startswith(OURS)}
-    except (AttributeError, TypeError, ValueError):
-        ours = {}
-    if not all(re.fullmatch(r"[\d.]+ kbit/s", name) for name in ours):
-        raise UsageError("The figures are of several models; measure the one that is exported by itself.")
-    if not ours:
-        raise UsageError("The figures are not those of 'rtgan eval codec --music --json'.")
-    return {"data": "held-out recordings"} | ours
-
-
 def export_music(
     run: Path,
     path: Path,
@@ -84,7 +70,7 @@ def export_music(
     config, net = net_of(content)
     if content["counts"] is None:
         raise UsageError("The run was cut off before its symbols were counted: go on with 'rtgan train --resume'.")
-    figures = card_figures(metrics) if metrics is not None else {}
+    figures = own_figures(metrics, OURS, r"[\d.]+ kbit/s", "rtgan eval codec --music --json")
     card = course_card(content, config, run, name, description, figures) | {
         "sample_rate_hz": music.RATE_HZ,
         "hop_samples": music.FRAME,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoint import load_checkpoint
+from .checkpoint import load_averaged, load_checkpoint
 from .config import parse_config
 from .data import Array
 from .develop import enhance
@@ -54,7 +54,7 @@ def run_system(path: Path) -> System:
     content = load_checkpoint(path)
     config = parse_config(content["config"], path.name)
     net = Denoiser(config.network)
-    net.load_state_dict(content["ema"])
+    load_averaged(net, content)
     net.eval()
 
     def enhanced(noisy: Array) -> Array:

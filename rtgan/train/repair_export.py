@@ -11,7 +11,7 @@ import torch
 
 from ..errors import UsageError
 from ..kernels.conceal import ANSWER, BANDS, PAST, ROW, hop_of
-from .checkpoint import load_checkpoint
+from .checkpoint import load_averaged, load_checkpoint
 from .export import TEST_VECTOR, course_card, save_model, traced
 from .mixing import SAMPLE_RATE_HZ
 from .networks import count_parameters
@@ -25,7 +25,7 @@ def net_of(content: Mapping[str, Any]) -> tuple[RepairConfig, RepairNet]:
     """The averaged net of a checkpoint, and its config."""
     config = parse_repair_config(content["config"], "checkpoint")
     net = RepairNet(config.network)
-    net.load_state_dict(content["ema"])
+    load_averaged(net, content)
     return config, net.eval()
 
 

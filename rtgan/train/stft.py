@@ -17,6 +17,18 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 
 
+def mel_triangles(
+    bins: int, n_fft: int, sample_rate_hz: int, bands: int, lowest_hz: float, highest_hz: float
+) -> NDArray[np.float64]:
+    """Triangles ``(bins, bands)`` over the bins of a transform, evenly spaced in mel (O'Shaughnessy 1987)."""
+    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (lowest_hz, highest_hz))
+    edges = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1) * n_fft / sample_rate_hz
+    k = np.arange(bins)[:, None]
+    rise = (k - edges[:-2]) / np.diff(edges)[:-1]
+    fall = (edges[2:] - k) / np.diff(edges)[1:]
+    return np.asarray(np.clip(np.minimum(rise, fall), 0, None), np.float64)
+
+
 def dual_windows(
     n_fft: int, hop_samples: int, synthesis_samples: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

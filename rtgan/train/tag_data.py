@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ..errors import UsageError
 from .data import _decode, _fraction, default_cache, scan
+from .stft import mel_triangles
 
 Array = NDArray[np.float32]
 
@@ -121,15 +122,7 @@ class TagClip:
 
 def mel_bank() -> Array:
     """Triangles ``(BINS, MELS)`` over frequencies 25 Hz apart."""
-
-    def mel(hertz: float) -> float:
-        return 2595 * float(np.log10(1 + hertz / 700))
-
-    edges = 700 * (10 ** (np.linspace(mel(_LOW_HZ), mel(_HIGH_HZ), MELS + 2) / 2595) - 1) * WINDOW / RATE_HZ
-    k = np.arange(BINS)[:, None]
-    rise = (k - edges[:-2]) / np.diff(edges)[:-1]
-    fall = (edges[2:] - k) / np.diff(edges)[1:]
-    return np.clip(np.minimum(rise, fall), 0, None).astype(np.float32)
+    return mel_triangles(BINS, WINDOW, RATE_HZ, MELS, _LOW_HZ, _HIGH_HZ).astype(np.float32)
 
 
 def powers(sound: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
-from .checkpoint import load_checkpoint
+from .checkpoint import load_averaged, load_checkpoint
 from .export import TEST_VECTOR, course_card, save_model, traced
 from .networks import count_parameters
 from .tag_data import BINS, HOP_S, MELS, WINDOW_S
@@ -27,7 +27,7 @@ def net_of(content: Mapping[str, Any]) -> tuple[TagConfig, TagNet]:
     """The averaged net of a checkpoint, and its config."""
     config = parse_tag_config(content["config"], "checkpoint")
     net = TagNet(config.network, len(content["labels"]))
-    net.load_state_dict(content["ema"])
+    load_averaged(net, content)
     return config, net.eval()
 
 

@@ -29,6 +29,7 @@ from .checkpoint import load_checkpoint
 from .export import read_model
 from .losses import MultiResolutionStft, level_scale
 from .notes import FLOOR, HOP, RATE_HZ, Note, NoteCorpus
+from .stft import mel_triangles
 from .tone_export import net_of
 from .tone_loop import PLAIN_VELOCITY, TASK, ToneConfig, notes_of, parse_tone_config
 from .tones import Playing, one_hot, rendered, rows_of, stretched
@@ -162,12 +163,8 @@ def log_mel(sound: Array) -> NDArray[np.float64]:
     window = np.hanning(2048).astype(np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(sound, (1024, 1024)), 2048)[::512] * window
     power = np.abs(np.fft.rfft(frames)) ** 2 / np.sum(window) ** 2
-    top = 2595 * np.log10(1 + 16000 / 700)
-    edges = 700 * (10 ** (np.linspace(0, top, _MELS + 2) / 2595) - 1) * 2048 / RATE_HZ
-    k = np.arange(power.shape[1])[:, None]
-    rise = (k - edges[:-2]) / np.diff(edges)[:-1]
-    fall = (edges[2:] - k) / np.diff(edges)[1:]
-    return np.asarray(10 * np.log10(power @ np.clip(np.minimum(rise, fall), 0, None) + 10 ** (_FLOOR_DB / 10)))
+    bank = mel_triangles(power.shape[1], 2048, RATE_HZ, _MELS, 0.0, 16000.0)
+    return np.asarray(10 * np.log10(power @ bank + 10 ** (_FLOOR_DB / 10)))
 
 
 def frechet(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

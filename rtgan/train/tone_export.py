@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import UsageError
 from ..kernels.partials import HARMONICS
-from .checkpoint import load_checkpoint
+from .checkpoint import load_averaged, load_checkpoint
 from .export import TEST_VECTOR, course_card, save_model
 from .networks import count_parameters
 from .notes import HOP, RATE_HZ
@@ -27,10 +26,7 @@ def net_of(content: Mapping[str, Any]) -> tuple[ToneConfig, ToneNet]:
     """The averaged net of a checkpoint, and its config."""
     config = parse_tone_config(content["config"], "checkpoint")
     net = ToneNet(config.network, len(config.timbres))
-    try:
-        net.load_state_dict(content["ema"])
-    except RuntimeError:
-        raise UsageError("The run is of an earlier form of the net that plays notes; train it anew.") from None
+    load_averaged(net, content)
     return config, net.eval()
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rtgan.errors import UsageError
 from rtgan.kernels.partials import BANDS, HARMONICS, TABLE_ROWS, Voice, noise_table
 from rtgan.train import notes, tone_eval, tone_export
+from rtgan.train.checkpoint import load_checkpoint
 from rtgan.train.notes import HOP, RATE_HZ, TimbreSettings, load_notes
 from rtgan.train.tone_loop import ToneConfig, ToneTrainer, parse_tone_config
 from rtgan.train.tones import LOWEST, PITCHES, Playing, ToneNet, ToneSettings, rendered, stretched
@@ -223,6 +224,11 @@ def test_training_learns_resumes_to_the_bit_and_exports_a_playable_model(
     again.run(progress=False)
     for name, value in whole.net.state_dict().items():
         assert torch.equal(value, again.net.state_dict()[name]), name
+
+    content = load_checkpoint(tmp_path / "whole")
+    del content["ema"]["body"]
+    with pytest.raises(UsageError, match="earlier form of the net"):
+        tone_export.net_of(content)
 
     path = tmp_path / "tiny.ts"
     card = tone_export.export_tones(tmp_path / "whole", path)
