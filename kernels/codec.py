@@ -44,9 +44,9 @@ _DEEPER, _EXPANSION, _FREE, _MOST_CUT, _FORGET = 1.35, 0.2, 6.0, 8.0, 0.005
 (
     NET, WEIGHTS, ARENA, ARENA_FLOATS, INITIAL, INPUT, OUTPUT, LATENT, STAGES, CODES, PLAN, ANALYSIS, SYNTHESIS,
     SCRATCH, RE, IM, COMB_TABLE, LIKENESS, LISTENING, BOOKS, NORMS, LOGS, FINE, LEFT, CHOSEN, TOTAL, FRAMES, WANTED,
-    SAMPLES, OWN_RE, OWN_IM, SLOT_RE, SLOT_IM, LOST_IN_A_ROW, SAID, BAND_OF, MOUTH, LOUDEST,
-) = range(38)  # fmt: skip
-_HEADER = 40
+    SAMPLES, OWN_RE, OWN_IM, SLOT_RE, SLOT_IM, LOST_IN_A_ROW, SAID, BAND_OF, MOUTH, LOUDEST, PATHS, COSTS, WAYS,
+) = range(41)  # fmt: skip
+_HEADER = 48
 _BINS, _COUNT, _BANDS, _N, _HOP = spectra.BINS, spectra.COMBS, spectra.BANDS, spectra.N_FFT, spectra.HOP
 _ROOM = -(-_BINS // 16) * 16
 _REST = spectra.FRAMES * _BINS
@@ -145,39 +145,122 @@ def _take_apart(state: Any) -> Any:
 
 
 @inline
-def _quantise(state: Any) -> None:
+def _nearest(state: Any, stage: Any, left: Any) -> Any:
+    """The code of a stage nearest to the vector at ``left``."""
     w = i64p(state)
     latent = w[LATENT]
-    left = f32p(w[LEFT])
-    told = f32p(w[ARENA] + 4 * w[OUTPUT])
-    for k in range(latent):
-        left[k] = told[k]
-    chosen = i64p(w[CHOSEN])
-    for stage in range(w[STAGES]):
-        book = w[BOOKS] + 4 * latent * w[CODES] * stage
-        norms = f32p(w[NORMS] + 4 * w[CODES] * stage)
-        code = 0
-        least = np.float32(3e38)
-        for c in range(w[CODES]):
-            distance = norms[c] - np.float32(2.0) * _dot(book + 4 * latent * c, w[LEFT], latent)
-            if distance < least:
-                least = distance
-                code = c
-        chosen[1 + stage] = code
-        vector = f32p(book + 4 * latent * code)
-        for k in range(latent):
-            left[k] -= vector[k]
+    book = w[BOOKS] + 4 * latent * w[CODES] * stage
+    norms = f32p(w[NORMS] + 4 * w[CODES] * stage)
+    code = 0
+    least = np.float32(3e38)
+    for c in range(w[CODES]):
+        distance = norms[c] - np.float32(2.0) * _dot(book + 4 * latent * c, left, latent)
+        if distance < least:
+            least = distance
+            code = c
+    return code
 
 
 @inline
-def hear(state: Any, x: Any) -> None:
-    """Codes of the packet whose `HEARD` samples lie at ``x``, to the words at ``CHOSEN``: comb, then all stages."""
+def _subtract(state: Any, stage: Any, code: Any, left: Any) -> None:
+    w = i64p(state)
+    latent = w[LATENT]
+    vector = f32p(w[BOOKS] + 4 * latent * (w[CODES] * stage + code))
+    rest = f32p(left)
+    for k in range(latent):
+        rest[k] -= vector[k]
+
+
+@inline
+def _search(state: Any, stages: Any) -> None:
+    """Codes of the first stages that together come nearest, by so many paths at a time as ``PATHS`` says."""
+    w = i64p(state)
+    latent = w[LATENT]
+    width = w[PATHS]
+    books = w[STAGES]
+    now = 0
+    paths = 1
+    f32p(w[COSTS])[0] = 0.0
+    for stage in range(stages):
+        book = w[BOOKS] + 4 * latent * w[CODES] * stage
+        norms = f32p(w[NORMS] + 4 * w[CODES] * stage)
+        lefts = w[LEFT] + 4 * latent * width * now
+        nexts = w[LEFT] + 4 * latent * width * (1 - now)
+        costs = f32p(w[COSTS] + 4 * width * now)
+        best = f32p(w[COSTS] + 4 * width * (1 - now))
+        # Behind the codes of all paths, now and next: from which path and with which code the best go on.
+        ways = i64p(w[WAYS] + 8 * 2 * width * books)
+        found = 0
+        for path in range(paths):
+            left = lefts + 4 * latent * path
+            for c in range(w[CODES]):
+                cost = costs[path] + norms[c] - np.float32(2.0) * _dot(book + 4 * latent * c, left, latent)
+                if found < width or cost < best[width - 1]:
+                    place = found if found < width else width - 1
+                    while place > 0 and cost < best[place - 1]:
+                        best[place] = best[place - 1]
+                        ways[2 * place] = ways[2 * place - 2]
+                        ways[2 * place + 1] = ways[2 * place - 1]
+                        place -= 1
+                    best[place] = cost
+                    ways[2 * place] = path
+                    ways[2 * place + 1] = c
+                    if found < width:
+                        found += 1
+        for place in range(found):
+            a = f32p(lefts + 4 * latent * ways[2 * place])
+            b = f32p(nexts + 4 * latent * place)
+            for k in range(latent):
+                b[k] = a[k]
+            _subtract(state, stage, ways[2 * place + 1], nexts + 4 * latent * place)
+            before = i64p(w[WAYS] + 8 * books * (width * now + ways[2 * place]))
+            after = i64p(w[WAYS] + 8 * books * (width * (1 - now) + place))
+            for k in range(stage):
+                after[k] = before[k]
+            after[stage] = ways[2 * place + 1]
+        paths = found
+        now = 1 - now
+    # The best of all is the first.
+    chosen = i64p(w[CHOSEN])
+    told = i64p(w[WAYS] + 8 * books * width * now)
+    for stage in range(stages):
+        chosen[1 + stage] = told[stage]
+    a = f32p(w[LEFT] + 4 * latent * width * now)
+    b = f32p(w[LEFT])
+    for k in range(latent):
+        b[k] = a[k]
+
+
+@inline
+def _quantise(state: Any, stages: Any) -> None:
+    """Codes of all stages, those of the first found together, of the others each for itself."""
+    w = i64p(state)
+    left = f32p(w[LEFT])
+    told = f32p(w[ARENA] + 4 * w[OUTPUT])
+    for k in range(w[LATENT]):
+        left[k] = told[k]
+    chosen = i64p(w[CHOSEN])
+    first = 0
+    if w[PATHS] > 1:
+        first = smaller(stages, w[STAGES])
+        _search(state, first)
+    for stage in range(first, w[STAGES]):
+        chosen[1 + stage] = _nearest(state, stage, w[LEFT])
+        _subtract(state, stage, chosen[1 + stage], w[LEFT])
+
+
+@inline
+def hear(state: Any, x: Any, stages: Any) -> None:
+    """Codes of the packet whose `HEARD` samples lie at ``x``, to the words at ``CHOSEN``: comb, then all stages.
+
+    Of ``stages`` codes it is known that they will be told; the others are there if more should be.
+    """
     w = i64p(state)
     sounds = _spectra(state, x)
     chosen = i64p(w[CHOSEN])
     comb = _take_apart(state)
     call_net(w[NET], w[ARENA], w[WEIGHTS])
-    _quantise(state)
+    _quantise(state, stages)
     chosen[0] = comb if sounds else SILENT
 
 
@@ -351,7 +434,7 @@ def _padded(floats: int) -> int:
 
 def build(
     net: int, weights: int, initial: np.ndarray, inputs: int, outputs: int, books: np.ndarray,
-    *, allocate: Allocate = aligned,
+    *, paths: int = 1, allocate: Allocate = aligned,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Lay out the state of one channel.
 
@@ -365,6 +448,8 @@ def build(
         Where in it the net's row and its answer begin, in floats.
     books
         Codebooks (stages, codes, latent), float32.
+    paths
+        Paths through the codebooks that are followed at once in the search for codes; 1 takes each stage by itself.
     allocate
         Source of zeroed int64 memory that starts at a multiple of 64 bytes, given the number of words.
 
@@ -392,7 +477,9 @@ def build(
         IM: _ROOM,
         LOGS: _REST,
         FINE: _REST,
-        LEFT: latent,
+        LEFT: 2 * paths * latent,
+        COSTS: 2 * paths,
+        WAYS: 2 * (2 * paths * stages + 2 * paths),
         SAID: np.full(_REST, _LOW, np.float32),
         CHOSEN: 2 * (1 + stages),
         TOTAL: _TOTAL + 16,
@@ -418,6 +505,7 @@ def build(
     state[NET], state[WEIGHTS], state[ARENA_FLOATS] = net, weights, initial.size
     state[INPUT], state[OUTPUT] = inputs, outputs
     state[LATENT], state[STAGES], state[CODES], state[PLAN] = latent, stages, codes, plan.ctypes.data
+    state[PATHS] = paths
     state.view(np.float64)[LOUDEST] = _LOW
     return state, plan
 
@@ -425,12 +513,12 @@ def build(
 _words, _floats = types.int64[::1], types.float32[::1]
 
 
-@kernel(types.void(types.int64, _floats, types.int64[:, ::1]))
-def hear_all(state: int, x: np.ndarray, codes: np.ndarray) -> None:
-    """Codes (packets, 1 + stages) of sound whose first packet's frames begin at ``x[0]``."""
+@kernel(types.void(types.int64, _floats, types.int64, types.int64[:, ::1]))
+def hear_all(state: int, x: np.ndarray, stages: int, codes: np.ndarray) -> None:
+    """Codes (packets, 1 + stages) of sound whose first packet's frames begin at ``x[0]``; for ``stages`` see `hear`."""
     w = i64p(state)
     for packet in range(codes.shape[0]):
-        hear(state, x.ctypes.data + 4 * spectra.PACKET * packet)
+        hear(state, x.ctypes.data + 4 * spectra.PACKET * packet, stages)
         chosen = i64p(w[CHOSEN])
         for k in range(codes.shape[1]):
             codes[packet, k] = chosen[k]

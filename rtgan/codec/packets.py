@@ -153,11 +153,11 @@ class Sender:
 
     def push(self, samples: Floats) -> list[bytes]:
         """Packets that are full with these samples (16 kHz, one channel)."""
-        return self._packets(self._encoder.push(samples), self.frames)
+        return self._packets(self._encoder.push(samples, self.stages), self.frames)
 
     def end(self) -> list[bytes]:
         """The last packets."""
-        return self._packets(self._encoder.end(), 1)
+        return self._packets(self._encoder.end(self.stages), 1)
 
     def _packets(self, codes: Codes, least: int) -> list[bytes]:
         waiting = np.concatenate([self._waiting, codes])

@@ -84,7 +84,7 @@ def _process(state: int, io: int, n: int) -> None:
                 one = i64p(w[_STATES])[c]
                 history = f32p(w[_HISTORY] + 4 * _HEARD * c)
                 table = w[_TABLE] + 8 * c * _MEMORY * w[_WIDTH]
-                codec.hear(one, w[_HISTORY] + 4 * _HEARD * c)
+                codec.hear(one, w[_HISTORY] + 4 * _HEARD * c, w[_STAGES])
                 if w[_FRESH] == 1:
                     chosen = i64p(i64p(one)[codec.CHOSEN])
                     kept = i64p(table + 8 * w[_KEPT] * w[_WIDTH])

@@ -170,3 +170,9 @@ class Adversary:
         """Go on where `state` was taken."""
         self.net.load_state_dict(state["net"])
         self.optimiser.load_state_dict(state["optimiser"])
+
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Begin with the discriminators of another run, if they are of the same make."""
+        own = self.net.state_dict()
+        if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in state["net"].items()}:
+            self.net.load_state_dict(state["net"])

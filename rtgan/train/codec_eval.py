@@ -53,7 +53,7 @@ def ours(which: str | Path, bits_per_s: float, among: int = 1) -> System:
 
     def run(sound: Array) -> tuple[Array, int]:
         encoder, decoder = model.Encoder(loaded), model.Decoder(loaded)
-        codes = np.concatenate([encoder.push(sound), encoder.end()])
+        codes = np.concatenate([encoder.push(sound, stages), encoder.end(stages)])
         told = bits.pack(loaded, codes, stages)
         out = np.concatenate([decoder.push(bits.unpack(loaded, told, len(codes), stages), stages), decoder.end()])
         return out[decoder.DELAY :][: len(sound)], 8 * len(told)

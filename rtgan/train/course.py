@@ -315,6 +315,8 @@ class Course(ABC, Generic[Config]):
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         for name, module in self.beside.items():
             module.load_state_dict(fitting(module.state_dict(), content["beside"].get(name, {})))
+        if self.adversary is not None and content["adversary"] is not None:
+            self.adversary.take_over(content["adversary"])
 
     def _look(self, diary: Diary) -> str:
         figures = self.develop()

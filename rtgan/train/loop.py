@@ -266,9 +266,7 @@ class Trainer:
             raise UsageError(f"No weight of {str(run)!r} fits the config's network.")
         theirs = content.get("adversary")
         if self.adversary is not None and theirs is not None:
-            own = self.adversary.net.state_dict()
-            if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in theirs["net"].items()}:
-                self.adversary.net.load_state_dict(theirs["net"])
+            self.adversary.take_over(theirs)
         self._begin_with(fitting, lineage(content.get("lineage", []), content["config"], content["step"]))
         return len(fitting), len(mine)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import sys
 from functools import cache
@@ -32,9 +33,9 @@ def sound() -> np.ndarray:
 
 
 @cache
-def codes() -> np.ndarray:
+def codes(stages: int | None = None) -> np.ndarray:
     encoder = Encoder(model())
-    return np.concatenate([encoder.push(sound()), encoder.end()])
+    return np.concatenate([encoder.push(sound(), stages), encoder.end(stages)])
 
 
 def told(kbit_s: float = 3.0, frames: int = 1) -> list[bytes]:
@@ -97,6 +98,40 @@ def test_codes_and_sound_do_not_depend_on_the_pieces_they_come_in() -> None:
     assert np.array_equal(np.concatenate([decoder.push(part) for part in np.array_split(codes(), 11)]), whole)
 
 
+@pytest.mark.parametrize("stages", [1, 4, 7])
+def test_codes_are_the_nearest_of_all_paths_that_a_search_follows(stages: int) -> None:
+    encoder = Encoder(model())
+    books = model().books.astype(np.float64)
+    words = encoder._memory[0]
+    place = (ctypes.c_float * books.shape[2]).from_address(int(words[codec.ARENA] + 4 * words[codec.OUTPUT]))
+    missed, alone = [], []
+    for piece in np.split(sound()[: 60 * PACKET], 60):
+        for row in encoder.push(piece, stages):
+            latent = np.array(place, np.float64)
+            paths = [(float(latent @ latent), latent)]
+            for book in books[:stages]:
+                longer = [(float(d), left, code) for _, left in paths for code, d in enumerate(_distances(book, left))]
+                best = sorted(longer, key=lambda way: way[0])[: int(words[codec.PATHS])]
+                paths = [(d, left - book[code]) for d, left, code in best]
+            found = latent - sum(book[code] for book, code in zip(books, row[1 : 1 + stages], strict=False))
+            np.testing.assert_allclose(found @ found, paths[0][0], rtol=1e-3, atol=1e-6)
+            left = latent
+            for book in books[:stages]:
+                left = left - book[np.argmin(_distances(book, left))]
+            missed.append(found @ found)
+            alone.append(left @ left)
+            # Those behind go on from there, should more be told than was said.
+            for book, code in zip(books[stages:], row[1 + stages :], strict=True):
+                assert code == np.argmin(_distances(book, found))
+                found = found - book[code]
+    assert len(missed) > 50
+    assert sum(missed) <= sum(alone) * (1 if stages == 1 else 0.95)
+
+
+def _distances(book: np.ndarray, left: np.ndarray) -> np.ndarray:
+    return np.square(left - book).sum(1)
+
+
 def test_more_bits_come_nearer_and_the_sound_is_where_it_was() -> None:
     distance = []
     for stages in (1, model().stages):
@@ -151,7 +186,7 @@ def test_packets_say_what_was_coded() -> None:
         stages = found[0].stages
         sounding = codes()[:, 0] != codec.SILENT
         assert np.array_equal(whole[:, 0], codes()[:, 0])
-        assert np.array_equal(whole[sounding, : 1 + stages], codes()[sounding, : 1 + stages])
+        assert np.array_equal(whole[sounding, : 1 + stages], codes(stages)[sounding, : 1 + stages])
 
 
 def test_a_receiver_puts_packets_in_order_and_knows_what_is_missing() -> None:

@@ -130,3 +130,18 @@ def test_it_begins_when_it_is_told_to(adversary: dict[str, Any]) -> None:
 def test_bad_discriminators_get_one_sentence(entry: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Discriminators([entry])
+
+
+def test_discriminators_of_another_run_are_taken_if_they_are_of_one_make(adversary: dict[str, Any]) -> None:
+    def rival(**other: Any) -> Adversary:
+        return Adversary(AdversarySettings(**adversary | other), 48000, torch.device("cpu"))
+
+    torch.manual_seed(1)
+    earlier, later = rival(), rival()
+    assert not _unmoved(later.net, _frozen(earlier.net))
+    later.take_over(earlier.state())
+    assert _unmoved(later.net, _frozen(earlier.net))
+    other = rival(discriminators=[{"kind": "period", "period": 3, "channels": 4}])
+    before = _frozen(other.net)
+    other.take_over(earlier.state())
+    assert _unmoved(other.net, before)
