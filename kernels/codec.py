@@ -20,12 +20,14 @@ from .native import call_net, f32p, f64p, i64p, inline, inline_fast, kernel, lar
 
 #: Frames that a frame's phases are improved with before it is heard, and how often.
 LOOK, ROUNDS = 3, 4
+#: Frames behind one that it is smoothed by.
+AFTER = 1
 _SLOTS = LOOK + 1
 _TOTAL = LOOK * spectra.HOP + spectra.N_FFT
 #: Samples that `hear` looks at: a packet's frames.
 HEARD = (spectra.FRAMES - 1) * spectra.HOP + spectra.N_FFT
 #: From the last sample `hear` needs of a packet to the first that `sound` gives of it.
-LATENCY = HEARD + LOOK * spectra.HOP
+LATENCY = HEARD + (LOOK + AFTER) * spectra.HOP
 #: Samples of silence that go before a sound, so that every frame of its first sample is in a packet.
 LEAD = LOOK * spectra.HOP
 
@@ -39,13 +41,17 @@ _TINY = np.float32(1e-20)
 #: What a decoder adds, as speech coders' post-filters do (Chen and Gersho, IEEE TSAP 1995): combs deeper than they
 #: were told, and frames far below the loudest of late lower still, by a share of the distance beyond the first.
 _DEEPER, _EXPANSION, _FREE, _MOST_CUT, _FORGET = 1.35, 0.2, 6.0, 8.0, 0.005
+#: Codes tremble from frame to frame where the sound did not: a bin nearer than this (natural logarithm of power) to its
+#: mean with the frames before and behind is drawn there, the nearer the more.
+_NEAR = np.float32(1.0)
 
 # Words of the state.
 (
     NET, WEIGHTS, ARENA, ARENA_FLOATS, INITIAL, INPUT, OUTPUT, LATENT, STAGES, CODES, PLAN, ANALYSIS, SYNTHESIS,
     SCRATCH, RE, IM, COMB_TABLE, LIKENESS, LISTENING, BOOKS, NORMS, LOGS, FINE, LEFT, CHOSEN, TOTAL, FRAMES, WANTED,
     SAMPLES, OWN_RE, OWN_IM, SLOT_RE, SLOT_IM, LOST_IN_A_ROW, SAID, BAND_OF, MOUTH, LOUDEST, PATHS, COSTS, WAYS,
-) = range(41)  # fmt: skip
+    TOLD,
+) = range(42)  # fmt: skip
 _HEADER = 48
 _BINS, _COUNT, _BANDS, _N, _HOP = spectra.BINS, spectra.COMBS, spectra.BANDS, spectra.N_FFT, spectra.HOP
 _ROOM = -(-_BINS // 16) * 16
@@ -64,12 +70,16 @@ def _dot(a: Any, b: Any, count: Any) -> Any:
 
 @inline
 def _spectra(state: Any, x: Any) -> Any:
-    """Spectra of the packet at ``x``, their logarithms; whether anything is in it."""
+    """Spectra of the packet at ``x`` behind the last of the one before, their logarithms; whether anything is in it."""
     w = i64p(state)
     loudest = 0.0
+    for table in range(2):
+        own = f32p(w[OWN_RE] if table == 0 else w[OWN_IM])
+        for k in range(_ROOM):
+            own[k] = own[_ROOM * spectra.FRAMES + k]
     for frame in range(spectra.FRAMES):
-        re = w[OWN_RE] + 4 * _ROOM * frame
-        im = w[OWN_IM] + 4 * _ROOM * frame
+        re = w[OWN_RE] + 4 * _ROOM * (AFTER + frame)
+        im = w[OWN_IM] + 4 * _ROOM * (AFTER + frame)
         fft.forward(w[PLAN], x + 4 * _HOP * frame, w[ANALYSIS], re, im, w[SCRATCH])
         a = f32p(re)
         b = f32p(im)
@@ -265,16 +275,19 @@ def hear(state: Any, x: Any, stages: Any) -> None:
 
 
 @inline
-def say(state: Any, chosen: Any, stages: Any) -> None:
-    """Logarithms of power of the packet with the codes at ``chosen``, of which so many stages count, to ``SAID``."""
+def _tell(state: Any, chosen: Any, stages: Any) -> None:
+    """Logarithms of power of a packet's frames as told, to ``TOLD``, behind the two before."""
     w = i64p(state)
     codes = i64p(chosen)
-    said = f32p(w[SAID])
+    told = f32p(w[TOLD])
+    for k in range(_REST):
+        told[k] = told[_REST + k]
+    fresh = f32p(w[TOLD] + 4 * _REST)
     latent = w[LATENT]
     if codes[0] == LOST:
         w[LOST_IN_A_ROW] += 1
         for k in range(_REST):
-            said[k] = said[k] - np.float32(_FADE) if w[LOST_IN_A_ROW] < _MOST_LOST else np.float32(_LOW)
+            fresh[k] = fresh[k] - np.float32(_FADE) if w[LOST_IN_A_ROW] < _MOST_LOST else np.float32(_LOW)
         return
     w[LOST_IN_A_ROW] = 0
     row = f32p(w[MOUTH] + 4 * (w[INPUT] + spectra.ROW))
@@ -286,30 +299,51 @@ def say(state: Any, chosen: Any, stages: Any) -> None:
             for k in range(latent):
                 row[k] += vector[k]
     call_net(w[NET], w[MOUTH], w[WEIGHTS])
-    told = f32p(w[MOUTH] + 4 * (w[OUTPUT] + latent))
+    rows = f32p(w[MOUTH] + 4 * (w[OUTPUT] + latent))
     shape = f32p(w[COMB_TABLE] + 4 * _BINS * (codes[0] if codes[0] != SILENT else 0))
     band_of = i64p(w[BAND_OF])
     for frame in range(spectra.FRAMES):
-        power = 0.0
         for k in range(_BINS):
-            value = told[_BINS * frame + k] + np.float32(_DEEPER) * told[_REST + _BANDS * frame + band_of[k]] * shape[k]
+            value = rows[_BINS * frame + k] + np.float32(_DEEPER) * rows[_REST + _BANDS * frame + band_of[k]] * shape[k]
             if not value > np.float32(_LOW) or codes[0] == SILENT:
                 value = np.float32(_LOW)
             if value > np.float32(_HIGH):
                 value = np.float32(_HIGH)
-            said[_BINS * frame + k] = value
-            power += math.exp(np.float64(value))
+            fresh[_BINS * frame + k] = value
+
+
+@inline
+def say(state: Any, chosen: Any, stages: Any) -> None:
+    """Logarithms of power to ``SAID``, by the codes at ``chosen``, of which so many stages count.
+
+    They are smoothed, and of the frames that lie ``AFTER`` before those of the packet.
+    """
+    w = i64p(state)
+    _tell(state, chosen, stages)
+    for frame in range(spectra.FRAMES):
+        before = f32p(w[TOLD] + 4 * _BINS * frame)
+        here = f32p(w[TOLD] + 4 * _BINS * (frame + 1))
+        behind = f32p(w[TOLD] + 4 * _BINS * (frame + 2))
+        said = f32p(w[SAID] + 4 * _BINS * frame)
+        power = 0.0
+        for k in range(_BINS):
+            off = (before[k] + here[k] + behind[k]) * np.float32(1.0 / 3.0) - here[k]
+            share = np.float32(1.0) - abs(off) / _NEAR
+            if share < np.float32(0.0):
+                share = np.float32(0.0)
+            said[k] = here[k] + share * off
+            power += math.exp(np.float64(said[k]))
         level = math.log(power / _BINS)
         f = f64p(state)
         f[LOUDEST] = larger(level, f[LOUDEST] - _FORGET)
         cut = np.float32(_EXPANSION * smaller(larger(f[LOUDEST] - _FREE - level, 0.0), _MOST_CUT))
         for k in range(_BINS):
-            said[_BINS * frame + k] -= cut
+            said[k] -= cut
 
 
 @inline
 def want(state: Any, frame: Any, amount: Any) -> None:
-    """Make frame 0 or 1 of what was said (and, below an ``amount`` of 1, of what was heard) the next for `sound`."""
+    """Make frame 0 or 1 of what was said (and, below an ``amount`` of 1, was heard then) the next for `sound`."""
     w = i64p(state)
     said = f32p(w[SAID] + 4 * _BINS * frame)
     wanted = f32p(w[WANTED] + 4 * _ROOM * LOOK)
@@ -418,9 +452,13 @@ def reset(state: Any) -> None:
         rows = f32p(w[WANTED] if table == 0 else w[SLOT_RE] if table == 1 else w[SLOT_IM])
         for k in range(_SLOTS * _ROOM):
             rows[k] = 0.0
-    said = f32p(w[SAID])
-    for k in range(_REST):
-        said[k] = np.float32(_LOW)
+    told = f32p(w[TOLD])
+    for k in range(2 * _REST):
+        told[k] = np.float32(_LOW)
+    for table in range(2):
+        own = f32p(w[OWN_RE] if table == 0 else w[OWN_IM])
+        for k in range(_ROOM * (AFTER + spectra.FRAMES)):
+            own[k] = 0.0
     w[LOST_IN_A_ROW] = 0
     f64p(state)[LOUDEST] = _LOW
 
@@ -480,14 +518,15 @@ def build(
         LEFT: 2 * paths * latent,
         COSTS: 2 * paths,
         WAYS: 2 * (2 * paths * stages + 2 * paths),
-        SAID: np.full(_REST, _LOW, np.float32),
+        SAID: _REST,
+        TOLD: np.full(2 * _REST, _LOW, np.float32),
         CHOSEN: 2 * (1 + stages),
         TOTAL: _TOTAL + 16,
         FRAMES: _SLOTS * _N,
         WANTED: _SLOTS * _ROOM,
         SAMPLES: _N + 16,
-        OWN_RE: spectra.FRAMES * _ROOM,
-        OWN_IM: spectra.FRAMES * _ROOM,
+        OWN_RE: (AFTER + spectra.FRAMES) * _ROOM,
+        OWN_IM: (AFTER + spectra.FRAMES) * _ROOM,
         SLOT_RE: _SLOTS * _ROOM,
         SLOT_IM: _SLOTS * _ROOM,
         BAND_OF: 2 * _BINS,

@@ -167,7 +167,7 @@ class Decoder:
     """
 
     #: Samples to leave out at the beginning: silence that the encoder put in front, and look-ahead.
-    DELAY = codec.LEAD + codec.LOOK * spectra.HOP
+    DELAY = codec.LEAD + (codec.LOOK + codec.AFTER) * spectra.HOP
 
     def __init__(self, model: Model) -> None:
         self.model = model

@@ -144,6 +144,31 @@ def test_more_bits_come_nearer_and_the_sound_is_where_it_was() -> None:
     assert distance[1] < distance[0]
 
 
+def test_what_trembles_is_smoothed_and_what_changes_is_not() -> None:
+    memory = model().state()
+    words, floats = memory[0], codec.spectra.BINS * codec.spectra.FRAMES
+
+    def rows(word: int, count: int) -> np.ndarray:
+        place = (ctypes.c_float * (count * floats)).from_address(int(words[word]))
+        return np.array(place, np.float64).reshape(2 * count, -1)
+
+    told, said = [], []
+    for row in codes():
+        out = np.zeros(PACKET, np.float32)
+        codec.say_all(int(words.ctypes.data), row[None].copy(), 7, out)
+        told.append(rows(codec.TOLD, 2)[2:])
+        said.append(rows(codec.SAID, 1))
+    frames, smooth = np.concatenate(told), np.concatenate(said)
+    mean = (frames[:-2] + frames[1:-1] + frames[2:]) / 3
+    off = mean - frames[1:-1]
+    wanted = frames[1:-1] + np.clip(1 - np.abs(off), 0, 1) * off
+    # Pauses are lowered by as much in every bin; each frame is told one later.
+    lowered = (wanted - smooth[2:])[:, :1]
+    np.testing.assert_allclose(wanted - lowered, smooth[2:], atol=1e-3)
+    assert lowered.min() > -1e-3
+    assert np.abs(np.diff(wanted, axis=0)).mean() < 0.9 * np.abs(np.diff(frames[1:-1], axis=0)).mean()
+
+
 def test_silence_costs_next_to_nothing_and_comes_back_as_silence() -> None:
     encoder, decoder = Encoder(model()), Decoder(model())
     quiet = encoder.push(np.zeros(10 * RATE_HZ, np.float32))
