@@ -47,6 +47,11 @@ class DenoiserSettings:
         Pairs of a recurrence over time and one over frequency.
     mean_seconds : float
         Time constant of the running mean that takes level out of the features.
+    smoothing, near : float
+        In use (not in training) what comes out is smoothed: a bin whose level lies nearer than `near` (natural
+        logarithm of magnitude) to where it was a frame of its phase before is drawn there by up to this share, the
+        nearer the more. Gains tremble where the voice does not; what begins or ends lies further away and stays, and
+        so does what passes untouched: all of this from a gain of one half on. 0 for none.
     """
 
     n_fft: int = 1536
@@ -58,6 +63,8 @@ class DenoiserSettings:
     wide: int = 32
     blocks: int = 3
     mean_seconds: float = 1.5
+    smoothing: float = 0.0
+    near: float = 1.5
 
     def __post_init__(self) -> None:
         try:
@@ -73,6 +80,9 @@ class DenoiserSettings:
             raise UsageError(
                 "network.narrow and network.wide must be even, network.blocks and network.phases positive."
             )
+
+        if not 0 <= self.smoothing < 1 or self.near <= 0:
+            raise UsageError("network.smoothing must lie in 0..1 and network.near be above 0.")
 
     @property
     def bins(self) -> int:
@@ -382,9 +392,34 @@ class Denoiser(nn.Module):
         gain_imag = spread(gain * torch.tanh(imag), rows)
         a, b = dealt.unbind(1)
         out = torch.stack((a * gain_real - b * gain_imag, a * gain_imag + b * gain_real), 1)
+        if self.settings.smoothing and not self.training:
+            out = smoothed(dealt, out, self.settings.smoothing, self.settings.near)
         out = out.view(batch, phases, 2, -1, bins).permute(0, 2, 3, 1, 4).reshape(batch, 2, -1, bins)
         voice = voice.view(-1, batch, phases).permute(1, 0, 2).reshape(batch, -1)
         return out[:, :, :frames], voice[:, :frames]
+
+
+def smoothed(given: Tensor, made: Tensor, share: float, near: float) -> Tensor:
+    """Spectra `made` ``(batch, 2, frames, bins)`` of those given, their levels with inertia: see `DenoiserSettings`."""
+    last, moves = torch.zeros_like(made[:, 0, 0]), []
+    for before, after in zip(given.unbind(2), made.unbind(2), strict=True):
+        move, last = inertia(before, after, last, share, near)
+        moves.append(move)
+    return made * torch.exp(torch.stack(moves, 1)).unsqueeze(1)
+
+
+def inertia(given: Tensor, made: Tensor, last: Tensor, share: float, near: float) -> tuple[Tensor, Tensor]:
+    """Logarithms of what a frame ``(batch, 2, bins)`` is to be multiplied by, and of its level then."""
+    level = _loudness(made)
+    removed = torch.clamp(2.0 - 2.0 * torch.exp(level - _loudness(given)), 0.0, 1.0)
+    away = last - level
+    move = removed * away * torch.clamp(1.0 - torch.abs(away) / near, 0.0, 1.0) * share
+    return move, level + move
+
+
+def _loudness(frame: Tensor) -> Tensor:
+    """Natural logarithm of magnitude above that of silence, which is 1e-9 of power."""
+    return 0.5 * torch.log((frame[:, 0] * frame[:, 0] + frame[:, 1] * frame[:, 1]) * 1e9 + 1.0)
 
 
 def unfolded(weights: Mapping[str, Tensor], settings: DenoiserSettings, example: Tensor) -> Denoiser:
@@ -466,6 +501,8 @@ class StreamingDenoiser(nn.Module):
     narrow: Final[int]
     phase_size: Final[int]
     rate: Final[float]
+    smoothing: Final[float]
+    near: Final[float]
     state_size: Final[int]
     turn: Tensor
     first_weight: Tensor
@@ -490,8 +527,10 @@ class StreamingDenoiser(nn.Module):
         self.row_count, self.bins = settings.row_count, settings.bins
         self.wide, self.narrow = settings.wide, settings.narrow
         self.rate = _mean_rate(settings)
+        self.smoothing, self.near = settings.smoothing, settings.near
         hidden = settings.row_count // 4 * settings.wide
-        self.phase_size = settings.blocks * hidden + settings.row_count + 1 + 2 * settings.bins
+        spectra = 3 if settings.smoothing else 2
+        self.phase_size = settings.blocks * hidden + settings.row_count + 1 + spectra * settings.bins
         self.state_size = settings.phases * self.phase_size
         self.register_buffer("turn", net.turn.detach().clone())
         for name in ("first", "second", "third", "rise", "rise_again"):
@@ -565,6 +604,11 @@ class StreamingDenoiser(nn.Module):
         gain_imag = spread(gain * torch.tanh(y[:, 2]), rows)
         out = torch.stack((real * gain_real - imag * gain_imag, real * gain_imag + imag * gain_real), 1)
         kept += [mean, weight, real, imag]
+        if self.smoothing > 0.0:
+            at += 2 * bins
+            move, level = inertia(frame, out, state[:, at : at + bins], self.smoothing, self.near)
+            kept.append(level)
+            out = out * torch.exp(move).unsqueeze(1)
         return out, torch.cat((state[:, self.phase_size :], torch.cat(kept, 1)), 1), voice
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from rtgan.train.networks import (
     count_parameters,
     macs_per_frame,
     pool,
+    smoothed,
     spread,
     stream,
 )
@@ -25,15 +28,16 @@ ROWS = ((8, 1), (4, 2), (4, 4))  # 32 bins below the last
 PHASES = pytest.mark.parametrize("phases", [1, 3])
 
 
-def _settings(phases: int = 1) -> DenoiserSettings:
+def _settings(phases: int = 1, smoothing: float = 0.0) -> DenoiserSettings:
     return DenoiserSettings(
-        n_fft=64, hop_samples=16, phases=phases, rows=ROWS, narrow=4, wide=6, blocks=2, mean_seconds=0.03
-    )
+        n_fft=64, hop_samples=16, phases=phases, rows=ROWS, narrow=4, wide=6, blocks=2, mean_seconds=0.03,
+        smoothing=smoothing,
+    )  # fmt: skip
 
 
-def _net(phases: int = 1) -> Denoiser:
+def _net(phases: int = 1, smoothing: float = 0.0) -> Denoiser:
     torch.manual_seed(0)
-    net = Denoiser(_settings(phases)).eval()
+    net = Denoiser(_settings(phases, smoothing)).eval()
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -53,8 +57,9 @@ def _spectrum(frames: int = 61) -> torch.Tensor:
 
 
 @PHASES
-def test_frame_by_frame_equals_the_whole_sequence(phases: int) -> None:
-    net, spectrum = _net(phases), _spectrum()
+@pytest.mark.parametrize("smoothing", [0.0, 0.6])
+def test_frame_by_frame_equals_the_whole_sequence(phases: int, smoothing: float) -> None:
+    net, spectrum = _net(phases, smoothing), _spectrum()
     module = torch.jit.script(StreamingDenoiser(net))
     with torch.no_grad():
         whole, voice = net(spectrum)
@@ -62,6 +67,29 @@ def test_frame_by_frame_equals_the_whole_sequence(phases: int) -> None:
     assert float((whole - frames).abs().max()) <= 1e-5 * float(whole.abs().max())
     assert float((torch.sigmoid(voice) - chance).abs().max()) <= 1e-5
     assert float((whole - spectrum).abs().max()) > 0.1 * float(spectrum.abs().max())
+
+
+def test_levels_tremble_less_where_something_was_removed_and_stay_where_nothing_was() -> None:
+    generator = torch.Generator().manual_seed(2)
+    given = torch.randn(1, 2, 200, 33, generator=generator)
+    steady = given / given.square().sum(1, keepdim=True).sqrt()
+    removed = steady * 0.2 * torch.exp(0.3 * torch.randn(1, 1, 200, 33, generator=generator))
+
+    def levels(x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * torch.log(x.square().sum(1))
+
+    out = smoothed(steady, removed, 0.5, 1.5)
+    assert float(levels(out).diff(dim=1).abs().mean()) < 0.8 * float(levels(removed).diff(dim=1).abs().mean())
+    # Phases are as they were, and what passes untouched is what it was.
+    assert torch.allclose(out / out.square().sum(1, keepdim=True).sqrt(), steady, atol=1e-5)
+    assert torch.allclose(smoothed(steady, 0.999 * steady, 0.5, 1.5), 0.999 * steady, atol=1e-3)
+    # Sounds begin and end at once.
+    burst = removed.clone()
+    burst[:, :, 100:] *= 30
+    steps = levels(smoothed(30 * steady, burst, 0.5, 1.5))[:, 99:101].mean(2)[0]
+    assert float(steps[1] - steps[0]) == pytest.approx(math.log(30), abs=0.2)
+    with pytest.raises(UsageError, match=r"network\.smoothing must lie in 0\.\.1"):
+        _settings(smoothing=1.0)
 
 
 @PHASES
