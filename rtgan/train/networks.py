@@ -80,9 +80,8 @@ class DenoiserSettings:
             raise UsageError(
                 "network.narrow and network.wide must be even, network.blocks and network.phases positive."
             )
-
         if not 0 <= self.smoothing < 1 or self.near <= 0:
-            raise UsageError("network.smoothing must lie in 0..1 and network.near be above 0.")
+            raise UsageError("network.smoothing must be at least 0 and less than 1, and network.near above 0.")
 
     @property
     def bins(self) -> int:

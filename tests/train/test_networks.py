@@ -88,7 +88,9 @@ def test_levels_tremble_less_where_something_was_removed_and_stay_where_nothing_
     burst[:, :, 100:] *= 30
     steps = levels(smoothed(30 * steady, burst, 0.5, 1.5))[:, 99:101].mean(2)[0]
     assert float(steps[1] - steps[0]) == pytest.approx(math.log(30), abs=0.2)
-    with pytest.raises(UsageError, match=r"network\.smoothing must lie in 0\.\.1"):
+    with pytest.raises(
+        UsageError, match=r"network\.smoothing must be at least 0 and less than 1, and network\.near above 0"
+    ):
         _settings(smoothing=1.0)
 
 
