@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..errors import RtganError, UsageError
 from .adversary import Adversary, AdversarySettings
@@ -29,9 +27,9 @@ from .config import made
 from .diary import Diary
 from .discriminators import Discriminators
 from .losses import LossSum
-from .running import Interrupt
+from .running import go_on, keep_average, rate_shape
 
-_LOG_EVERY = 50
+_RISE_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -203,8 +201,7 @@ class Course(ABC, Generic[Config]):
 
     def rate_shape(self, step: int) -> float:
         """Share of the learning rate: a short rise, a plateau, a fall to zero."""
-        fall = max(1.0, self.config.steps * self.config.decay_share)
-        return min(1.0, (step + 1) / 100, max(0.0, (self.config.steps - step) / fall))
+        return rate_shape(self.config, step, _RISE_STEPS)
 
     def learning_rate(self, step: int) -> float:
         """Of the net."""
@@ -240,11 +237,7 @@ class Course(ABC, Generic[Config]):
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.gradient_clip)
         if torch.isfinite(norm):
             self.optimiser.step()
-        with torch.no_grad():
-            decay = min(config.ema, (1 + self.step) / (10 + self.step))
-            for name, now in self.net.state_dict().items():
-                kept = self.averaged[name]
-                kept.lerp_(now, 1 - decay) if kept.is_floating_point() else kept.copy_(now)
+        keep_average(self.averaged, self.net.state_dict(), config, self.step)
         figures = {"loss": loss, **{name: float(value.detach()) for name, value in parts.items()}}
         if adversary is not None and heard is not None and adversary.learns(self.step):
             lost = adversary.step(*heard, self.rate_shape(self.step), lambda gradients: None)
@@ -318,45 +311,22 @@ class Course(ABC, Generic[Config]):
         if self.adversary is not None and content["adversary"] is not None:
             self.adversary.take_over(content["adversary"])
 
-    def _look(self, diary: Diary) -> str:
+    def _look(self, diary: Diary | None) -> str:
         figures = self.develop()
-        diary.figures(self.step, dict(figures), "held out")
+        if diary is not None:
+            diary.figures(self.step, dict(figures), "held out")
         now = figures[self.METRIC]
         better = self.best is None or (now > self.best if self.MORE_IS_BETTER else now < self.best)
         if better:
             self.best = now
             save_atomically(self._content(), self.out / BEST)
         text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        return f"step {self.step}, held out: {text}{' (best)' if better else ''}"
+        return f"{text}{' (best)' if better else ''}"
 
     def run(self, budget_minutes: float | None = None, progress: bool = True, tensorboard: bool = False) -> int:
         """Train until the steps or the time are used up, then write the checkpoint; returns the steps done in all."""
-        config = self.config
-        begun, earlier = time.monotonic(), self.seconds
-        smooth: dict[str, float] = {}
-        with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(Interrupt())
-            diary = stack.enter_context(Diary(self.out, tensorboard))
-            bar = stack.enter_context(
-                tqdm(total=config.steps, initial=self.step, desc=config.name, unit="step", disable=not progress)
-            )
-            while self.step < config.steps:
-                for name, value in self.train_step().items():
-                    smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
-                self.seconds = earlier + time.monotonic() - begun
-                bar.update()
-                if self.step % _LOG_EVERY == 0 or self.step == config.steps:
-                    bar.set_postfix({name: f"{value:.4g}" for name, value in smooth.items()})
-                    diary.figures(self.step, {"seconds": round(self.seconds, 1)} | smooth)
-                if config.develop_every and (self.step % config.develop_every == 0 or self.step == config.steps):
-                    look = self._look(diary)
-                    if progress:
-                        tqdm.write(look)
-                if self.step % config.checkpoint_every == 0:
-                    self.save()
-                if interrupt.seen or (budget_minutes is not None and time.monotonic() - begun > budget_minutes * 60):
-                    if progress:
-                        tqdm.write(f"Stopped after step {self.step}; --resume goes on from here.")
-                    break
-        self.save()
-        return self.step
+        results = (self.train_step() for _ in range(self.step, self.config.steps))
+        return go_on(
+            self, results, look_every=self.config.develop_every, look=self._look, budget_minutes=budget_minutes,
+            progress=progress, tensorboard=tensorboard,
+        )  # fmt: skip

@@ -11,7 +11,6 @@ import dataclasses
 import math
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 from ..errors import RtganError, UsageError
 from .adversary import TERMS, Adversary
@@ -34,13 +32,12 @@ from .losses import Balancer, LossSum, level_scale
 from .mixing import Mixer
 from .networks import Block, Denoiser, unfolded
 from .parallel import Processes
-from .running import Interrupt
+from .running import go_on, keep_average, rate_shape
 
 __all__ = [
     "BEST", "CHECKPOINT", "TrainConfig", "Trainer", "enhance", "load_checkpoint", "load_config", "parse_config",
 ]  # fmt: skip
 
-_LOG_EVERY = 20
 _CALIBRATION_MIXES = 8
 _OPENING_STEPS = 50
 _LOST_STEPS = 20
@@ -169,9 +166,7 @@ class Trainer:
 
     def rate_shape(self, step: int) -> float:
         """Share of the learning rates that a step takes: rise, plateau, linear fall."""
-        config = self.config
-        fall = max(1.0, config.steps * config.decay_share)
-        return min(1.0, (step + 1) / max(1, config.warmup_steps), max(0.0, (config.steps - step) / fall))
+        return rate_shape(self.config, step, self.config.warmup_steps)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step of the generator."""
@@ -355,7 +350,7 @@ class Trainer:
         if math.isfinite(size) or self.dtype is torch.float16:
             self.scaler.step(self.optimiser)
         self.scaler.update()
-        self._average_weights()
+        keep_average(self.averaged, self.net.state_dict(), config, self.step)
         result = {"loss": sum(own), "norm": size, **dict(zip(names, values, strict=True))}
 
         if adversary is not None and adversary.learns(self.step):
@@ -367,15 +362,6 @@ class Trainer:
             result["discriminators"] = float(processes.mean(lost))
         self.step += 1
         return result
-
-    @torch.no_grad()
-    def _average_weights(self) -> None:
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for name, now in self.net.state_dict().items():
-            if now.is_floating_point():
-                self.averaged[name].lerp_(now, 1 - decay)
-            else:
-                self.averaged[name].copy_(now)
 
     def _give_up(self, trouble: str) -> None:
         last, best = self.out / CHECKPOINT, self.out / BEST
@@ -433,9 +419,18 @@ class Trainer:
             generator=torch.Generator().manual_seed(config.seed),
         )
 
-    def _worn_out(self) -> bool:
-        patience = self.config.develop.patience
-        return patience > 0 and self.without_best >= patience
+    def _look(self, diary: Diary | None) -> str:
+        text = ", ".join(f"{name} {value:.4g}" for name, value in self.develop(diary).items())
+        return f"{text}{'' if self.without_best else ' (best)'}"
+
+    def _worn_out(self) -> str | None:
+        develop = self.config.develop
+        if not 0 < develop.patience <= self.without_best:
+            return None
+        return (
+            f"no better {develop.metric} on held-out recordings in {self.without_best} looks; the best weights are in "
+            f"{BEST}"
+        )
 
     def run(
         self,
@@ -463,45 +458,9 @@ class Trainer:
             Steps done in all.
         """
         config, processes = self.config, self.processes
-        begun = time.monotonic()
-        earlier = self.seconds
-        smooth: dict[str, float] = {}
-        talks = progress and processes.first
-        with contextlib.ExitStack() as stack:
-            interrupt = stack.enter_context(Interrupt())
-            diary = stack.enter_context(Diary(self.out, tensorboard)) if processes.first else None
-            bar = stack.enter_context(
-                tqdm(total=config.steps, initial=self.step, desc=config.name, unit="step", disable=not talks)
-            )
-            batches = self._loader(config.workers if workers is None else workers) if not self._worn_out() else ()
-            for noisy, clean in batches:
-                for name, value in self.train_step(noisy, clean).items():
-                    smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
-                self.seconds = earlier + time.monotonic() - begun
-                bar.update()
-                if (self.step % _LOG_EVERY == 0 or self.step == config.steps) and diary is not None:
-                    bar.set_postfix({name: f"{value:.4g}" for name, value in smooth.items()})
-                    row = {"seconds": round(self.seconds, 1), "rate": self.learning_rate(self.step)}
-                    diary.figures(self.step, row | smooth)
-                every = config.develop.every_steps
-                if every and (self.step % every == 0 or self.step == config.steps):
-                    figures = self.develop(diary)
-                    if talks:
-                        text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                        tqdm.write(f"step {self.step}, held out: {text}{'' if self.without_best else ' (best)'}")
-                if self.step % config.checkpoint_every == 0:
-                    self.save()
-                over = budget_minutes is not None and time.monotonic() - begun > budget_minutes * 60
-                if processes.any(interrupt.seen or over):
-                    if talks:
-                        tqdm.write(f"Stopped after step {self.step}; --resume goes on from here.")
-                    break
-                if self._worn_out():
-                    if talks:
-                        tqdm.write(
-                            f"Stopped after step {self.step}: no better {config.develop.metric} on held-out "
-                            f"recordings in {self.without_best} looks; the best weights are in {BEST}."
-                        )
-                    break
-        self.save()
-        return self.step
+        batches = self._loader(config.workers if workers is None else workers) if self._worn_out() is None else ()
+        return go_on(
+            self, (self.train_step(noisy, clean) for noisy, clean in batches), look_every=config.develop.every_steps,
+            look=self._look, worn_out=self._worn_out, budget_minutes=budget_minutes, progress=progress,
+            tensorboard=tensorboard, first=processes.first, agreed=processes.any,
+        )  # fmt: skip
