@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from .data import Array, Clip, Corpus
+from .floor import cleared, floor_of, in_frames
 
 SAMPLE_RATE_HZ = 48000
 _GRID = 960  # whole-spectrum transforms have lengths that are multiples of it: short prime factors only
+_FLOOR_S = 20  # so much of a recording tells its floor
 _GUARD = 2400  # wrapped-around samples cut from either end
 Rng = np.random.Generator
 Spectrum = NDArray[np.complex64]
@@ -30,7 +32,8 @@ class MixSettings:
     """How examples are mixed. Chances are probabilities, pairs are ranges drawn uniformly.
 
     Up to four noises sound at once: `second_noise_chance` is tried again after each. Clipping and codecs act on the
-    noisy side alone: the target is what they were given.
+    noisy side alone: the target is what they were given. The floor of a recording of speech lies up to `floor_db` lower
+    in the target than in what is heard.
     """
 
     seconds: float = 3.0
@@ -55,6 +58,7 @@ class MixSettings:
     alter_noise_chance: float = 0.25
     clip_chance: float = 0.04
     codec_chance: float = 0.06
+    floor_db: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -67,6 +71,8 @@ class MixSettings:
                 object.__setattr__(self, field.name, tuple(float(v) for v in value))
         if self.seconds <= 0.1:
             raise UsageError(f"mixing.seconds is {self.seconds} but must be above 0.1.")
+        if not 0.0 <= self.floor_db <= 60.0:
+            raise UsageError(f"mixing.floor_db is {self.floor_db} but must lie between 0 and 60.")
 
 
 PLAIN = MixSettings(
@@ -168,32 +174,46 @@ def _source_length(total: int, clip: Clip, speed: float) -> int:
     return max(2, round(total / _GRID * clip.sample_rate_hz / SAMPLE_RATE_HZ * speed)) * _GRID
 
 
-def _speech_spectrum(rng: Rng, corpus: Corpus, held_out: bool, settings: MixSettings, total: int) -> Spectrum | None:
+def _faded(source: Array, fade: Array, cut: tuple[int, int] | None) -> None:
+    """Fade in and out at the ends and, with a `cut` from here to there, around a pause put in."""
+    if cut is not None:
+        begin, end = cut
+        rest = source[begin : begin + len(source) - end].copy()
+        source[begin:end] = 0
+        source[end:] = rest
+        if begin > len(fade):
+            source[begin - len(fade) : begin] *= fade[::-1]
+        if len(source) - end > len(fade):
+            source[end : end + len(fade)] *= fade
+    source[: len(fade)] *= fade
+    source[-len(fade) :] *= fade[::-1]
+
+
+def _speech_spectra(
+    rng: Rng, corpus: Corpus, held_out: bool, settings: MixSettings, total: int, floor: Callable[[Clip], Array]
+) -> list[Spectrum]:
+    """Spectrum of speech as it was recorded and, where a target is to be clearer, as it should sound."""
     wide = rng.random() < settings.full_band_share
     clip = corpus.draw(rng, "speech", held_out)
     for _ in range(12):
         if clip is None or (clip.sample_rate_hz > 32000) == wide:
             break
         clip = corpus.draw(rng, "speech", held_out)
-    if clip is None:
-        return None
+    assert clip is not None
     full_band = clip.sample_rate_hz > 32000
     length = _source_length(total, clip, _between(rng, settings.full_band_speed if full_band else settings.speed))
     offset = int(rng.integers(0, max(1, clip.samples - length // 2)))
-    source = corpus.read(clip, offset, length)
+    recorded = corpus.read(clip, offset, length)
+    sources = [recorded]
+    if settings.floor_db > 0:
+        sources.append(cleared(recorded, clip.sample_rate_hz, floor(clip), settings.floor_db))
     fade = np.linspace(0, 1, length // 300, dtype=np.float32)
+    cut: tuple[int, int] | None = None
     if rng.random() < settings.pause_chance:
         begin = int(rng.uniform(0.0, 0.8) * length)
-        end = min(length, begin + int(rng.uniform(0.1, 0.45) * length))
-        rest = source[begin : begin + length - end].copy()
-        source[begin:end] = 0
-        source[end:] = rest
-        if begin > len(fade):
-            source[begin - len(fade) : begin] *= fade[::-1]
-        if length - end > len(fade):
-            source[end : end + len(fade)] *= fade
-    source[: len(fade)] *= fade
-    source[-len(fade) :] *= fade[::-1]
+        cut = begin, min(length, begin + int(rng.uniform(0.1, 0.45) * length))
+    for source in sources:
+        _faded(source, fade, cut)
     image = None
     if not full_band and rng.random() < settings.extension_chance:
         start = clip.sample_rate_hz / 2
@@ -203,7 +223,7 @@ def _speech_spectrum(rng: Rng, corpus: Corpus, held_out: bool, settings: MixSett
             octaves = np.log2(np.maximum(f, start) / start)
             return np.asarray(10 ** ((depth - slope * octaves) / 20) / np.sqrt(1 + (f / top) ** 16))
 
-    return _spread(source, total, image)
+    return [_spread(source, total, image) for source in sources]
 
 
 def _decay_noise(rng: Rng, samples: int, seconds_60_db: float) -> Array:
@@ -346,25 +366,13 @@ def generated_voice(rng: Rng, samples: int, sample_rate_hz: int = SAMPLE_RATE_HZ
     return out
 
 
-def _in_frames(signal: Array, frame: int, change: Callable[[Spectrum], Spectrum]) -> Array:
-    """The signal with its short-time spectra ``(frames, bins)`` changed."""
-    pieces = np.lib.stride_tricks.sliding_window_view(np.pad(signal, (frame, 2 * frame)), frame)[:: frame // 2]
-    window = np.sqrt(np.hanning(frame + 1)[:-1]).astype(np.float32)
-    changed = scipy.fft.irfft(change(scipy.fft.rfft(pieces * window)), frame) * window
-    out = np.zeros((len(pieces) + 1) * (frame // 2), np.float32)
-    halves = changed.astype(np.float32).reshape(len(pieces), 2, frame // 2)
-    out[: -(frame // 2)] = halves[:, 0].ravel()
-    out[frame // 2 :] += halves[:, 1].ravel()
-    return out[frame : frame + len(signal)]
-
-
 def _altered(rng: Rng, noise: Array) -> Array:
     """A recording made into another one: reversed, phase-randomised within short frames, or modulated."""
     kind = int(rng.integers(3))
     if kind == 0:
         return np.ascontiguousarray(noise[::-1])
     if kind == 1:
-        return _in_frames(noise, 2048, lambda s: np.abs(s) * np.exp(2j * np.pi * rng.random(s.shape, np.float32)))
+        return in_frames(noise, 2048, lambda s: np.abs(s) * np.exp(2j * np.pi * rng.random(s.shape, np.float32)))
     time = np.arange(len(noise), dtype=np.float32) / SAMPLE_RATE_HZ
     swing = 1 + rng.uniform(0.3, 0.95) * np.sin(2 * np.pi * rng.uniform(0.3, 8.0) * time + rng.uniform(0, 6))
     return noise * swing.astype(np.float32)
@@ -436,7 +444,7 @@ def _coded(rng: Rng, noisy: Array) -> Array:
             size = np.abs(spectrum)
             return np.where(size < np.quantile(size[:, :342], share, axis=1, keepdims=True), 0, spectrum)
 
-        return _in_frames(noisy, 1024, emptied)
+        return in_frames(noisy, 1024, emptied)
     import soundfile
 
     subtype = ("VORBIS", "MPEG_LAYER_III", "OPUS")[kind - 3]
@@ -470,6 +478,13 @@ class Mixer:
             raise UsageError(f"There is no speech on the {'held-out' if held_out else 'training'} side of the data.")
         self.corpus, self.settings, self.seed, self.held_out = corpus, settings, seed, held_out
         self.samples = round(settings.seconds * SAMPLE_RATE_HZ)
+        self._floors: dict[str, Array] = {}
+
+    def _floor(self, clip: Clip) -> Array:
+        if clip.file not in self._floors:
+            begin = self.corpus.read(clip, 0, min(clip.samples, _FLOOR_S * clip.sample_rate_hz))
+            self._floors[clip.file] = floor_of(begin, clip.sample_rate_hz)
+        return self._floors[clip.file]
 
     def __call__(self, number: int) -> Mix:
         """Mix example `number`; the same bits on every call."""
@@ -484,18 +499,20 @@ class Mixer:
 
         clean = target = np.zeros(samples, np.float32)
         if rng.random() >= settings.speechless_chance:
-            spectrum = _speech_spectrum(rng, corpus, self.held_out, settings, total)
-            assert spectrum is not None
+            spectra = _speech_spectra(rng, corpus, self.held_out, settings, total, self._floor)
             for curve in (_equaliser(rng, total, settings.equaliser_db), band):
                 if curve is not None:
-                    spectrum = spectrum * curve
+                    spectra = [spectrum * curve for spectrum in spectra]
+            heard, wanted = spectra[0], spectra[-1]
             if rng.random() < settings.reverb_chance:
                 # the room acts on the whole guarded signal, circularly: the guard is silent at the seam by its fade
                 room, early = _room(rng, corpus, self.held_out)
-                target = _signal(spectrum * scipy.fft.rfft(early, total), total, samples)
-                clean = _signal(spectrum * scipy.fft.rfft(room, total), total, samples)
+                target = _signal(wanted * scipy.fft.rfft(early, total), total, samples)
+                clean = _signal(heard * scipy.fft.rfft(room, total), total, samples)
             else:
-                clean = target = _signal(spectrum, total, samples)
+                target = clean = _signal(heard, total, samples)
+                if wanted is not heard:
+                    target = _signal(wanted, total, samples)
 
         noise, kind = _noise_signal(rng, corpus, self.held_out, settings, total)
         for _ in range(3):

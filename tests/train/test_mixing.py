@@ -51,6 +51,20 @@ def test_examples_are_finite_float32_within_full_scale(corpus: Any) -> None:
         assert np.max(np.abs(mix.noisy)) <= 1.0
 
 
+def test_a_target_may_be_clearer_than_the_recording_that_is_heard(corpus: Any) -> None:
+    plain: dict[str, Any] = {"reverb_chance": 0, "clip_chance": 0, "codec_chance": 0, "speechless_chance": 0}
+    asis, clearer = (Mixer(corpus, MixSettings(**SHORT, **plain, floor_db=depth), 1) for depth in (0.0, 20.0))
+    for number in range(5):
+        a, b = asis(number), clearer(number)
+        assert a.kind == b.kind and a.snr_db == b.snr_db
+        assert active_level(a.clean) == pytest.approx(active_level(b.clean), rel=0.05)
+        # What is heard is the same, but for the level of speech, which follows the target's.
+        assert np.corrcoef(a.noisy, b.noisy)[0, 1] > 0.999
+    assert any(not np.array_equal(asis(n).clean, clearer(n).clean) for n in range(5))
+    with pytest.raises(UsageError, match=r"mixing\.floor_db is 70\.0 but must lie between 0 and 60\."):
+        MixSettings(floor_db=70.0)
+
+
 def test_speechless_examples_have_a_silent_target(corpus: Any) -> None:
     mix = Mixer(corpus, MixSettings(**SHORT, speechless_chance=1.0), 1)(0)
     assert not mix.clean.any() and mix.noisy.any()
