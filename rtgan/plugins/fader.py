@@ -88,7 +88,7 @@ class Fader(Plugin):
 
     id = "fader"
     name = "Fader"
-    description = "Bring a strip to its level, and turn it down while somebody speaks in a strip before it."
+    description = "Bring a strip to its level, and turn it down while somebody speaks in a strip of higher priority."
     params = ParamSet(
         [
             Param("level_db", "Level", -60, 12, 0, unit="dB", description="Level in the mix; the lowest is silence."),

@@ -51,14 +51,14 @@ class Model(Plugin):
 
     id = "model"
     name = "Model"
-    description = "A TorchScript model of your own, nn~ and Neutone files included, in a process of its own."
+    description = "A TorchScript model of your own, nn~ and Neutone files included; natively where it lowers."
     options = frozenset({"model", "method", "attributes", "ranges", "late", "run", "weights"})
     required = ("model",)
     rings = True
     settings = ParamSet(
         [
             Param("block_samples", "Block", 0, 65536, 0,
-                  description="Samples the model gets at a time, at its own rate; 0 for its own choice, about 512."),
+                  description="Samples the model gets at a time, at its own rate; 0 for its own choice."),
             Param("margin_samples", "Margin", 0, 65536, 0,
                   description="Samples, at its rate, that it has to answer in; 0 for a block, more for long periods."),
             Param("rate_hz", "Rate", 0, 192000, 0, unit="Hz",

@@ -26,7 +26,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR|FILE",
-        help="recordings in speech*/, noise/, music/, rir/, or a pack of them; generated sounds without it",
+        help="recordings in speech*/, noise/, music/, rir/, or a pack of them; the denoiser and repair can do without",
     )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where decoded recordings are kept")
 
