@@ -331,6 +331,8 @@ def differences(a: Preset, b: Preset) -> list[str]:
         if entry.plugin != other.plugin:
             lines.append(f"{label}: {entry.plugin} -> {other.plugin}")
             continue
+        if entry.shed != other.shed:
+            lines.append(f"{label}.shed: {_shed(entry.shed)} -> {_shed(other.shed)}")
         for kind in ("options", "hashes"):
             before, after = getattr(entry, kind), getattr(other, kind)
             name = "" if kind == "options" else " sha256"
@@ -357,7 +359,13 @@ def differences(a: Preset, b: Preset) -> list[str]:
             lines.append(f"snapshot {snapshot}: only in {a.name if after is None else b.name}")
         elif before != after:
             lines.append(f"snapshot {snapshot}: {_said(before)} -> {_said(after)}")
+    if set(kept[0]) == set(kept[1]) and [*kept[0]] != [*kept[1]]:
+        lines.append(f"snapshots: {', '.join(kept[0])} -> {', '.join(kept[1])}")
     return lines
+
+
+def _shed(place: int | None) -> str:
+    return "the plugin's own" if place is None else str(place or "never")
 
 
 def _said(value: object) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rtgan import preset_text, presets, setlist
 from rtgan.errors import RtganError, UsageError
 from rtgan.presets import Preset
+from rtgan.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def save(preset: Preset, path: Path, what: str = "save") -> Change:
 
 
 def rename(name: str, new: str) -> tuple[Change, Preset]:
-    """Call a preset of one's own by another name; set list and morphs of one's own that lead to it follow.
+    """Call a preset of one's own by another name; set list, morphs and rules of one's own that lead to it follow.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def rename(name: str, new: str) -> tuple[Change, Preset]:
         if path != old:
             for follower in followers:
                 assert follower.path is not None
-                presets.save(replace(follower, morph=path.stem), follower.path)
+                presets.save(_led(follower, old, path.stem), follower.path)
             if order is not None and any(_is(s.preset, old) for s in order.slots):
                 slots = (replace(s, preset=path.stem) if _is(s.preset, old) else s for s in order.slots)
                 setlist.save(replace(order, slots=tuple(slots)))
@@ -104,7 +105,9 @@ def delete(name: str) -> Change:
     """
     path = own_file(name)
     if not stands_in_front(path):
-        needing = [f"{p.name} morphs to it" for p in _leading_to(path) if p.path != path]
+        leading = [p for p in _leading_to(path) if p.path != path]
+        needing = [f"{p.name} morphs to it" for p in leading if p.morph and _is(p.morph, path)]
+        needing += [f"a rule of {p.name} loads it" for p in leading if any(_loads(r, path) for r in p.rules)]
         if setlist.path().exists() and any(_is(s.preset, path) for s in setlist.load().slots):
             needing.append("the set list names it")
         if needing:
@@ -130,16 +133,26 @@ def _is(name: str, path: Path) -> bool:
 
 
 def _leading_to(path: Path) -> list[Preset]:
-    """Presets of one's own whose fader leads to this file."""
+    """Presets of one's own whose fader, or a rule of which, leads to this file."""
     found = []
     for file in sorted(presets.user_folder().glob("*.yaml")):
         try:
             preset = presets.load(str(file), "never")
         except RtganError:
             continue  # what cannot be read leads nowhere
-        if preset.morph and _is(preset.morph, path):
+        if (preset.morph and _is(preset.morph, path)) or any(_loads(rule, path) for rule in preset.rules):
             found.append(preset)
     return found
+
+
+def _loads(rule: Rule, path: Path) -> bool:
+    return bool(rule.load) and _is(rule.load, path)
+
+
+def _led(preset: Preset, old: Path, name: str) -> Preset:
+    """A preset whose fader and rules that led to a file lead to another name."""
+    rules = tuple(replace(rule, load=name) if _loads(rule, old) else rule for rule in preset.rules)
+    return replace(preset, rules=rules, morph=name if preset.morph and _is(preset.morph, old) else preset.morph)
 
 
 def _read(*paths: Path) -> dict[Path, bytes | None]:

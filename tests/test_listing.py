@@ -109,6 +109,15 @@ def test_a_difference_is_said_in_plain_units_and_by_the_exit_code(
     ]
     assert run(capsys, "diff", "clean", "clean")[:2] == (0, ["no difference"])
     presets.save(Preset("Clean", (Entry("gain"),)), tmp_path / "p.yaml")
+    text = "schema: 2\nname: A\nchain:\n- plugin: gain\nsnapshots:\n- {name: x, values: {}}\n- {name: y, values: {}}\n"
+    one, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    one.write_text(text)
+    turned = text.replace("name: x", "name: z").replace("name: y", "name: x").replace("name: z", "name: y")
+    other.write_text(turned.replace("plugin: gain", "plugin: gain\n  shed: never"))
+    assert run(capsys, "diff", str(one), str(other))[:2] == (
+        1,
+        ["gain.shed: the plugin's own -> never", "snapshots: x, y -> y, x"],
+    )
     lines = run(capsys, "diff", "clean", str(tmp_path / "p.yaml"))[1]
     assert "chain: highpass > denoise > limiter -> gain" in lines
     assert "snapshot Street: only in Clean" in lines

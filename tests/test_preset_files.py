@@ -72,6 +72,15 @@ def test_a_preset_is_deleted_and_comes_back_as_it_was() -> None:
         preset_files.delete("club")
 
 
+def test_rules_that_load_a_preset_follow_it_and_keep_it() -> None:
+    write("club")
+    door = write("door", more="- plugin: tags\nrules:\n- {when: tags.music, above: 0.5, load: club}\n")
+    with pytest.raises(UsageError, match="club is needed: a rule of Door loads it"):
+        preset_files.delete("club")
+    preset_files.rename("club", "Bar")
+    assert "load: bar" in door.read_text() and presets.load("door", "never").rules[0].load == "bar"
+
+
 def test_what_is_the_factory_s_stays_and_one_s_own_stands_in_front() -> None:
     for act in (preset_files.delete, lambda name: preset_files.rename(name, "Mine")):
         with pytest.raises(UsageError, match="clean is a factory preset and stays as it is"):
