@@ -985,15 +985,19 @@ def _chunk(engine: Any, source: Any, target: Any, n: Any) -> None:
         e[E_PANIC_ASKED] = exchange(engine + 8 * E_PANIC, 0)
     # A message that found no room may have been the end of a note: no note may hang.
     refused = ring_refused(e[E_NATIVE])
-    if refused != e[E_REFUSED] or load_acquire(engine + 8 * E_LET_GO) != 0:
+    lost = refused != e[E_REFUSED] or load_acquire(engine + 8 * E_LET_GO) != 0
+    if lost:
         e[E_REFUSED] = refused
         exchange(engine + 8 * E_LET_GO, 0)
-        _play(engine, 0xFF, -1)
     start = 0
     while start < n:
         while waiting_time(e[E_WAITING], _NEVER) <= e[E_POSITION]:
             waiting_take(e[E_WAITING], e[E_EVENT])
             call_node(e[E_APPLY], engine, e[E_EVENT], 0)
+        if lost:
+            # Behind what was told before it: that may be the beginning of the note.
+            lost = False
+            _play(engine, 0xFF, -1)
         if e[E_PANIC_ASKED] != 0:
             call_node(e[E_BEGIN_PANIC], engine, 0, 0)
         if e[E_PANIC_AT] != 0 and e[E_PANIC_AT] <= e[E_POSITION]:
@@ -1456,9 +1460,12 @@ class Engine:
 
     def start_silent(self) -> None:
         """Begin at zero gain, so that the first sound fades in. While no stream runs."""
-        self._fade[:] = 0.0
-        self._words[E_STOPPED] = 1
-        self.send(Record(events.FADE_IN, 0))
+        # Not by an event: where no device has called for a while, the inbox may be full of what was played meanwhile.
+        samples = int(self._words[E_FADE_SAMPLES])
+        self._fade[levels.RAMP_TARGET] = 1.0
+        self._fade[levels.RAMP_REMAINING] = samples
+        self._fade[levels.RAMP_STEP] = 1.0 / max(samples, 1)
+        self._words[E_STOPPED] = 0
 
     def poll(self) -> list[Record]:
         """Everything the audio thread reported; frees graphs it has let go. One thread at a time."""

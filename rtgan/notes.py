@@ -33,7 +33,9 @@ K_ORDER, K_MONO, K_DROPPED = range(3)
 F_BEND_RANGE, F_LAST = 8, 9
 _ZONES = 16  # lower and upper members of each port
 _KEYS = _ZONES + 2 * PORTS  # for each key: 0, or the order in which it was pressed
-_CHANNELS = _KEYS + 128
+_KEY_CHANNELS = _KEYS + 128  # and by whom
+_KEY_PORTS = _KEY_CHANNELS + 128
+_CHANNELS = _KEY_PORTS + 128
 
 # Words of a channel.
 C_SUSTAIN, C_SOSTENUTO, C_MSB, C_LSB = range(4)
@@ -227,6 +229,8 @@ def _note_on(keys: Any, note: Any, velocity: Any, channel: Any, port: Any) -> No
     w = i64p(keys)
     w[K_ORDER] += 1
     w[_KEYS + note] = w[K_ORDER]
+    w[_KEY_CHANNELS + note] = channel
+    w[_KEY_PORTS + note] = port
     mono = w[K_MONO] != 0
     taken = 0
     for slot in range(SLOTS):
@@ -256,7 +260,8 @@ def _note_on(keys: Any, note: Any, velocity: Any, channel: Any, port: Any) -> No
 @inline
 def _note_off(keys: Any, note: Any, channel: Any, port: Any) -> None:
     w = i64p(keys)
-    w[_KEYS + note] = 0
+    if w[_KEY_CHANNELS + note] == channel and w[_KEY_PORTS + note] == port:
+        w[_KEYS + note] = 0
     back = -1
     if w[K_MONO] != 0:
         order = 0
@@ -270,6 +275,8 @@ def _note_off(keys: Any, note: Any, channel: Any, port: Any) -> None:
         if voice_alive(voice) and v[V_NOTE] == note and v[V_CHANNEL] == channel and v[V_PORT] == port and v[V_KEY] != 0:
             if back >= 0:
                 v[V_NOTE] = back
+                v[V_CHANNEL] = w[_KEY_CHANNELS + back]
+                v[V_PORT] = w[_KEY_PORTS + back]
                 f64p(voice)[F_TARGET] = np.float64(back)
                 f64p(keys)[F_LAST] = np.float64(back)
             else:
@@ -279,6 +286,12 @@ def _note_off(keys: Any, note: Any, channel: Any, port: Any) -> None:
 @inline
 def _let_go(keys: Any, channel: Any, port: Any, silent: Any) -> None:
     """End the notes of a channel, -1 for all, of a port, -1 for all; at once where ``silent``."""
+    w = i64p(keys)
+    for key in range(128):
+        holder, place = w[_KEY_CHANNELS + key], w[_KEY_PORTS + key]
+        of_port = port < 0 or place == port
+        if of_port and (channel < 0 or holder == channel or _manager(keys, place, holder) == channel):
+            w[_KEYS + key] = 0
     for slot in range(SLOTS):
         voice = voice_of(keys, slot)
         v = i64p(voice)
@@ -286,7 +299,6 @@ def _let_go(keys: Any, channel: Any, port: Any, silent: Any) -> None:
             continue
         if channel >= 0 and v[V_CHANNEL] != channel and _manager(keys, v[V_PORT], v[V_CHANNEL]) != channel:
             continue
-        i64p(keys)[_KEYS + v[V_NOTE]] = 0
         v[V_KEY] = 0
         v[V_SOSTENUTO] = 0
         v[V_CUT] = 1

@@ -608,7 +608,7 @@ def _partner(reader: Reader, node: yaml.Node, path: Path | None, key: str = "mor
     if path is None:
         return name
     if by_path(name):
-        name = _beside(name, path)
+        name = _beside(reader, node, name, path)
     try:
         find(name)
     except UsageError as problem:
@@ -628,7 +628,7 @@ def _entry(reader: Reader, node: yaml.Node, path: Path | None, code: Code, schem
     if name in STRIP_PARTS:
         raise reader.error(loose["plugin"], f"a {name} comes with strips; no chain can name it")
     if name.endswith(".py"):
-        name = _beside(name, path)
+        name = _beside(reader, loose["plugin"], name, path)
     cls: type[Plugin] | None = None
     try:
         if name.endswith(".py") and Path(name).is_file():
@@ -721,7 +721,7 @@ def _option(
     value = reader.text(fields[key], key)
     node = fields.get(f"{key}_sha256")
     if value.endswith(library.MODEL_SUFFIXES):
-        file = _beside(value, path)
+        file = _beside(reader, fields[key], value, path)
         if not Path(file).is_file():
             raise reader.error(fields[key], f"there is no model file {value}")
         hashes[key] = _checked(reader, node, file)
@@ -754,12 +754,19 @@ def _checked(reader: Reader, node: yaml.Node | None, file: str) -> str:
     return found
 
 
-def _beside(value: str, path: Path | None) -> str:
+def _beside(reader: Reader, node: yaml.Node, value: str, path: Path | None) -> str:
     """The whole path of a file that a preset names: relative to the preset, or else to the present folder."""
-    given = Path(value).expanduser()
-    if path is not None and (path.parent / given).is_file():
-        given = path.parent / given
-    return str(given.resolve())
+    try:
+        given = Path(value).expanduser()
+        if path is not None and (path.parent / given).is_file():
+            given = path.parent / given
+        whole = given.resolve()
+        whole.exists()  # raises where no file can have this name
+        return str(whole)
+    except (OSError, RuntimeError, ValueError) as problem:
+        # A home of somebody whom this machine does not know, or a name that no file can have.
+        why = getattr(problem, "strerror", None) or str(problem)
+        raise reader.error(node, f"'{value[:60]}' cannot be the name of a file: {why}") from None
 
 
 def _snapshots(reader: Reader, node: yaml.Node, known: Mapping[str, Param]) -> tuple[Snapshot, ...]:

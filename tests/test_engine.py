@@ -239,6 +239,15 @@ def test_fades_at_start_and_stop() -> None:
     assert [r.kind for r in engine.poll()].count(events.STOPPED) == 1
 
 
+def test_it_fades_in_whatever_came_while_no_device_called() -> None:
+    engine, _ = engine_with([])
+    while engine.send(Record(events.RESET, events.NOW)):
+        pass
+    engine.start_silent()
+    out = run(engine, np.full((9600, 1), 0.5, np.float32))
+    assert out[0, 0] < 0.001 and np.abs(np.diff(out[:, 0])).max() < 0.001 and out[-1, 0] == 0.5
+
+
 def test_any_channels_of_a_device_in_and_out() -> None:
     sound = np.stack([np.full(500, 0.1 * (k + 1)) for k in range(5)], 1).astype(np.float32)
     engine = Engine(RATE, 1, device_in=5, device_out=4, in_map=(2,), out_map=(0, 3))

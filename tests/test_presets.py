@@ -184,6 +184,11 @@ def test_what_is_wrong_is_said_with_file_line_and_key(old: str, new: str, messag
         ("schema: 2\nname: x\n? [chain]\n: []", "not a text"),
         ("schema: 2\nname: x\nchain:\n" + "- plugin: gain\n" * 65, "chain holds 65 things; at most 64 are allowed"),
         ("#" * (1 << 17) + "#", "longer than 128 KiB"),
+        ("schema: 2\nname: x\nchain:\n- plugin: ~nobody-here/gain.py\n", "cannot be the name of a file"),
+        (
+            "schema: 2\nname: x\nchain:\n- plugin: " + "a" * 5000 + ".py\n",
+            "a{60}' cannot be the name of a file: File name too long",
+        ),
     ],
 )
 def test_malformed_and_hostile_files_end_in_one_sentence(text: str, message: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import rtmidi
 
 from rtgan import bindings as maps
-from rtgan import chain, events, notes, setlist, snapshots
+from rtgan import chain, events, notes, presets, setlist, snapshots
 from rtgan.bindings import HOST_TARGETS, Binding
 from rtgan.control.comparison import Comparison
 from rtgan.control.feedback import Feedback
@@ -276,7 +276,10 @@ class Desk:
                 self._guarded("the search for MIDI ports", self._rescan)
 
     def _take(self) -> None:
+        away = self.host.away
         for port, message in self._polled.poll() if self._polled is not None else ():
+            if away and message.data[0] >= 0xF8:
+                continue  # nobody counts a clock while no device calls, and it would fill the inbox
             if not self.host.engine.midi(message.data, port=port):
                 self.host.engine.end_notes()
 
@@ -437,7 +440,11 @@ class Desk:
         host = self.host
         name, _, rest = action.partition(" ")
         if name == "load":
-            self.comparison.load(rest)
+            # What leads to a file is no person who gives its path: code runs as freely as that of the preset here did.
+            if presets.by_path(rest):
+                self.comparison.load(presets.load(rest, "run" if host.preset.trusted else "pinned"))
+            else:
+                self.comparison.load(rest)
         elif name in ("next", "previous"):
             chosen = self._order().step(host.preset, 1 if name == "next" else -1)
             if chosen is not None:

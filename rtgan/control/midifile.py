@@ -37,6 +37,8 @@ def read(path: Path, sample_rate_hz: int) -> list[Timed]:
         file = mido.MidiFile(path, clip=True)
         if file.type == 2:
             raise UsageError(f"{path}: a MIDI file of type 2 has no common time; types 0 and 1 are played")
+        if file.ticks_per_beat <= 0:
+            raise UsageError(f"{path}: its times are frames of a film (SMPTE); only those that count beats are played")
         seconds = 0.0
         found: list[Timed] = []
         for message in file:

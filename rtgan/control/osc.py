@@ -9,6 +9,7 @@ say; presets are loaded by name only, never by path. ``/host/chain add gain 2``,
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -129,6 +130,9 @@ class Osc:
             except RtganError as problem:
                 self.refused += 1
                 self._send(_packet("/rtgan/error", str(problem)), sender)
+            except Exception as problem:  # whatever somebody sends: the next packet must still be heard
+                self.refused += 1
+                self._host.warn(f"OSC: {str(message.address)[:80]} failed: {problem!r}")
 
     def _message(self, address: str, values: list[Any], sender: Address) -> None:
         if address == "/rtgan":
@@ -145,7 +149,8 @@ class Osc:
             self._desk.act(f"load {values[0]}")
         elif name == "host.chain":
             what, plugin, place = (*values, 0)[:3] if 2 <= len(values) <= 3 else ("", "", 0)
-            if not (isinstance(what, str) and isinstance(plugin, str) and isinstance(place, (int, float))):
+            numbered = isinstance(place, (int, float)) and math.isfinite(place)
+            if not (isinstance(what, str) and isinstance(plugin, str) and numbered):
                 raise UsageError("/host/chain takes add, move or remove, the name of a plugin, and its place")
             chain.change(self._host.preset, what, plugin, int(place))
             self._desk.act(f"chain {what} {int(place)} {plugin}")

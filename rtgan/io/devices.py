@@ -108,7 +108,12 @@ def refresh() -> None:
     """Look for devices anew; no stream may be open. PortAudio makes its list once, when it begins."""
     global _watch
     sd = _sounddevice()
-    with_jack = any("JACK" in api["name"] for api in sd.query_hostapis())
+    try:
+        with_jack = any("JACK" in api["name"] for api in sd.query_hostapis())
+    except sd.PortAudioError:
+        # It could not begin the last time, and has no list to look at.
+        _begin(sd)
+        return
     if with_jack and _watch is None:
         _watch = Watch()
     if with_jack and _watch is not None and not _watch.goes_on:

@@ -44,8 +44,8 @@ class Child:
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
         """Its next message; None after so long without one; `Gone` when there will be none."""
         while b"\n" not in self._buffer:
-            self._connection.settimeout(timeout_s)
             try:
+                self._connection.settimeout(timeout_s)
                 data = self._connection.recv(1 << 16)
             except TimeoutError:
                 return None

@@ -179,7 +179,7 @@ class _Life:
                 self._warn(f"the worker of {self.path} {why} and was started again")
                 try:
                     self.child = self._start()
-                except RtganError as problem:
+                except (RtganError, OSError) as problem:
                     self._warn(str(problem))
                 since = time.monotonic()
                 stuck = (0, since)

@@ -134,6 +134,14 @@ def test_an_instrument_needs_no_sound_file(played: tuple[Path, Path], tmp_path: 
     assert done.returncode == 2 and "nothing to process" in done.stderr
 
 
+def test_times_in_frames_of_a_film_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "film.mid"
+    track = bytes([0, 0x90, 60, 90, 40, 0x80, 60, 0, 0, 0xFF, 0x2F, 0])
+    path.write_bytes(b"MThd\0\0\0\6\0\0\0\1\xe7\x28MTrk" + len(track).to_bytes(4, "big") + track)
+    with pytest.raises(UsageError, match=r"film\.mid: its times are frames of a film \(SMPTE\)"):
+        read(path, 48000)
+
+
 def test_what_is_no_midi_file_is_one_sentence(tmp_path: Path, rng: np.random.Generator) -> None:
     with pytest.raises(RtganError, match="cannot be read: No such file"):
         read(tmp_path / "none.mid", RATE)

@@ -120,6 +120,8 @@ def test_presets_are_loaded_by_name_only_and_no_code_runs(osc: Osc, tmp_path: Pa
         ("/nothing/at_all", [1.0], "there is no 'nothing'"),
         ("/host/volume", [1.0], "the host has no parameter 'volume'"),
         ("/host/snapshot", [99.0], "out of range"),
+        ("/host/chain", ["add", "gain", float("inf")], "/host/chain takes add, move or remove"),
+        ("/host/chain", ["add", "gain", float("nan")], "/host/chain takes add, move or remove"),
     ],
 )
 def test_nonsense_is_answered_with_one_sentence(osc: Osc, address: str, values: list[Any], why: str) -> None:

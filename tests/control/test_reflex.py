@@ -52,6 +52,23 @@ def test_sound_begins_and_ends_a_rule_and_marks_the_recording(tmp_path: Path) ->
     assert log.count('"marker": "silence"') == 1 and "gain.gain_db" in log
 
 
+def test_a_rule_of_a_preset_called_by_name_runs_no_code(tmp_path: Path) -> None:
+    folder = presets.user_folder()
+    folder.mkdir(parents=True)
+    ran = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    (folder / "evil.yaml").write_text("schema: 2\nname: Evil\nchain:\n- plugin: evil.py\n")
+    rule = "rules:\n- {when: tags.silence, above: 0.5, for_ms: 100, until_ms: 100, load: ./evil.yaml}\n"
+    (folder / "door.yaml").write_text("schema: 2\nname: Door\nchain:\n- plugin: tags\n" + rule)
+    host = Host(preset=presets.load("door"), source=np.zeros((1, 20 * 48000), np.float32))
+    with Desk(host, ports=False), host:
+        wait_for(
+            lambda: "is code, and runs only for a preset that is given by its path" in " ".join(host.stats().warnings)
+        )
+        assert host.preset.name == "Door"
+    assert not ran.exists()
+
+
 def test_a_rule_without_its_reading_is_told_once() -> None:
     preset = presets.Preset("X", (presets.Entry("gain"),), rules=(Rule("gain.level", 1.0, do="host.panic"),))
     host = Host(preset=preset, source=np.zeros((1, 480), np.float32))

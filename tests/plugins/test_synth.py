@@ -288,6 +288,41 @@ def test_legato_goes_on_with_one_voice_and_comes_back_to_the_key_that_is_still_d
     assert played.voices == 0
 
 
+def test_legato_with_keys_of_several_channels_or_ports_leaves_no_note_behind() -> None:
+    # As MPE plays: each key has a channel of its own.
+    played = Played("sax", values={"mono": 1})
+    played.send(0x91, 60, 90)
+    played.run(0.2)
+    played.send(0x92, 64, 90)
+    played.run(0.2)
+    played.send(0x82, 64, 0)
+    played.run(0.2)
+    assert played.voices == 1
+    played.send(0x81, 60, 0)
+    played.run(1.5)
+    assert played.voices == 0
+    # A keyboard is pulled out while two of its keys are down: nothing goes back to the one that was silent.
+    played.send(ON, 60, 90)
+    played.send(ON, 64, 90)
+    played.run(0.2)
+    played.send(0xFF, port=0)
+    played.run(1.5)
+    assert played.voices == 0
+    played.send(ON, 70, 90, port=1)
+    played.run(0.2)
+    played.send(OFF, 70, 0, port=1)
+    played.run(1.5)
+    assert played.voices == 0
+
+
+def test_the_end_of_a_note_that_found_no_room_ends_one_that_still_waits() -> None:
+    played = Played("sax")
+    played.send(ON, 60, 90)
+    played.engine.end_notes()
+    played.run(1.5)
+    assert played.voices == 0
+
+
 def test_harder_is_louder_and_no_single_note_clips() -> None:
     for timbre in [t.name for t in library.load("tones").card.timbres]:
         for note in (24, 45, 60, 75, 90, 108):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,28 @@ def test_a_worker_that_dies_is_started_again_and_the_sound_goes_on(zoo: Path) ->
     steady(rig, sound)
     assert rig.worker.restarts == 1
     assert any("died and was started again" in p for p in rig.graph.problems)
+
+
+def test_a_worker_that_could_not_be_started_again_is_tried_once_more(
+    zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = speechlike(1.0)
+    rig = Rig(zoo / "fir.ts", patient=False)
+    rig.live(sound, least=4800)
+    begin, refused = rig.worker._life._start, [RtganError("no room"), OSError("no room")]
+
+    def start() -> Any:
+        if refused:
+            raise refused.pop()
+        return begin()
+
+    monkeypatch.setattr(rig.worker._life, "_start", start)
+    monkeypatch.setattr(workers, "_AGAIN_S", (0.05,))
+    before = rig.worker.pid
+    os.kill(before, signal.SIGKILL)
+    rig.live(sound, until=lambda: rig.worker.pid != before, least=4800)
+    assert not refused and rig.worker.restarts == 3
+    steady(rig, sound)
 
 
 def test_a_worker_that_hangs_is_started_again(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
