@@ -1408,9 +1408,11 @@ class Engine:
         _store(self.address + 8 * E_TAPE, self.tape.address)
         return self.tape
 
-    def stop_tape(self) -> None:
-        """Record no more, from the next piece on."""
+    def stop_tape(self, called: bool = True) -> None:
+        """Record no more, from the next piece on; now, where no stream calls, so that another tape is told of anew."""
         _store(self.address + 8 * E_TAPE, 0)
+        if not called:
+            self._words[E_TAPING] = 0
 
     def show(self, scope: rings.Ring) -> None:
         """Write dry and wet, (frames, 2 * channels), over the oldest of a ring from the next piece on.

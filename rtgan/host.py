@@ -781,7 +781,7 @@ class Host:
     def _stop_tape(self) -> None:
         """Read all that the audio thread reported until now; without pre-roll it puts the tape down."""
         if not self._keep_frames:
-            self.engine.stop_tape()
+            self.engine.stop_tape(self.running)
         deadline = time.monotonic() + 0.5
         callbacks = self.engine.counters.callbacks
         while self.running and self.engine.counters.callbacks < callbacks + 2 and time.monotonic() < deadline:

@@ -278,6 +278,15 @@ def test_the_tape_holds_dry_and_wet_from_the_first_sample() -> None:
     assert engine.counters.tape_dropped_frames == 0
 
 
+def test_a_tape_put_down_and_begun_again_while_no_device_calls_is_told_of_again() -> None:
+    engine, _ = engine_with([], tape_frames=1 << 14)
+    run(engine, np.zeros((1000, 1), np.float32))
+    engine.stop_tape(called=False)
+    engine.run_tape(1 << 14)
+    run(engine, np.zeros((1000, 1), np.float32))
+    assert [r.when for r in engine.poll() if r.kind == events.TAPING] == [0, 1000]
+
+
 def test_a_tape_nobody_drains_counts_what_it_loses_and_the_sound_goes_on() -> None:
     engine, _ = engine_with([], tape_frames=1 << 12)
     sound = column(speechlike(0.5))

@@ -276,17 +276,24 @@ def facts(path: Path, card: Card) -> list[tuple[str, str]]:
         ("parameters", "parameters", lambda v: f"{v:,}"),
         ("macs_per_frame", "work", lambda v: f"{v:,} multiply-adds a frame"),
     ]
-    rows += [(label, shown(card.fields[key])) for key, label, shown in more if key in card.fields]
+    rows += [(label, shown(card.fields[key])) for key, label, shown in more if isinstance(card.fields.get(key), int)]
     training = card.fields.get("training", {})
     rows += [(key, str(training[key])) for key in ("commit", "steps", "hours_of_audio") if key in training]
-    curve = training.get("curve", {})
-    rows += [(str(key), _course(values)) for key, values in curve.items() if key != "step"]
+    # Beyond what playing needs a card may say what it likes: what is not as `rtgan export` writes it is not shown.
+    curve = training.get("curve")
+    rows += [
+        (str(key), _course(values))
+        for key, values in (curve.items() if isinstance(curve, dict) else ())
+        if key != "step" and isinstance(values, list) and values and all(isinstance(v, int | float) for v in values)
+    ]
     named: dict[str, None] = {}
-    for source in training.get("sources", []):
+    sources, metrics = training.get("sources"), card.fields.get("metrics")
+    for source in sources if isinstance(sources, list) else ():
         licence = f" ({source['licence']})" if isinstance(source, dict) and source.get("licence") else ""
         named[(source if isinstance(source, str) else str(source.get("name", source))) + licence] = None
     rows += [("trained on", text) for text in named]
-    rows += [(str(key), _figure(value)) for key, value in card.fields.get("metrics", {}).items()]
+    if isinstance(metrics, dict):
+        rows += [(str(key), _figure(value)) for key, value in metrics.items()]
     beside = path.with_suffix(SUFFIX)
     rows.append(("lowered", str(beside) if beside.is_file() else "on first use, with torch"))
     rows.append(("sha256", card.sha256))

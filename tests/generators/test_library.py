@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,17 @@ def test_shipped_program_is_what_lowering_gives(name: str, own_cache: Path) -> N
     pytest.importorskip("torch")
     loaded = library.load(name)
     assert library.record_file(loaded.path).bytes() == loaded.program.bytes()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"training": {"sources": None, "curve": {"loss": []}}},
+        {"training": {"sources": 3, "curve": 4}, "metrics": None},
+        {"training": {"curve": {"loss": ["x"]}}, "parameters": "many", "macs_per_frame": None},
+    ],
+)
+def test_what_a_card_says_beside_what_playing_needs_may_be_odd(odd: dict[str, object]) -> None:
+    card = library.card_of("voice")
+    rows = dict(library.facts(library.find("voice") or Path(), replace(card, fields={**card.fields, **odd})))
+    assert rows["latency"] and rows["sha256"] == card.sha256
