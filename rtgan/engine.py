@@ -1463,10 +1463,8 @@ class Engine:
     def start_silent(self) -> None:
         """Begin at zero gain, so that the first sound fades in. While no stream runs."""
         # Not by an event: where no device has called for a while, the inbox may be full of what was played meanwhile.
-        samples = int(self._words[E_FADE_SAMPLES])
-        self._fade[levels.RAMP_TARGET] = 1.0
-        self._fade[levels.RAMP_REMAINING] = samples
-        self._fade[levels.RAMP_STEP] = 1.0 / max(samples, 1)
+        self._fade[:] = 0.0
+        levels.ramp_set_array(self._fade, 1.0, int(self._words[E_FADE_SAMPLES]))
         self._words[E_STOPPED] = 0
 
     def poll(self) -> list[Record]:

@@ -284,20 +284,23 @@ def _note_off(keys: Any, note: Any, channel: Any, port: Any) -> None:
 
 
 @inline
+def _is_of(keys: Any, key_port: Any, key_channel: Any, port: Any, channel: Any) -> Any:
+    """Whether what a port and channel play is meant by a message to a port and a channel, or its manager; -1: any."""
+    of_port = port < 0 or key_port == port
+    return of_port and (channel < 0 or key_channel == channel or _manager(keys, key_port, key_channel) == channel)
+
+
+@inline
 def _let_go(keys: Any, channel: Any, port: Any, silent: Any) -> None:
     """End the notes of a channel, -1 for all, of a port, -1 for all; at once where ``silent``."""
     w = i64p(keys)
     for key in range(128):
-        holder, place = w[_KEY_CHANNELS + key], w[_KEY_PORTS + key]
-        of_port = port < 0 or place == port
-        if of_port and (channel < 0 or holder == channel or _manager(keys, place, holder) == channel):
+        if _is_of(keys, w[_KEY_PORTS + key], w[_KEY_CHANNELS + key], port, channel):
             w[_KEYS + key] = 0
     for slot in range(SLOTS):
         voice = voice_of(keys, slot)
         v = i64p(voice)
-        if not voice_alive(voice) or (port >= 0 and v[V_PORT] != port):
-            continue
-        if channel >= 0 and v[V_CHANNEL] != channel and _manager(keys, v[V_PORT], v[V_CHANNEL]) != channel:
+        if not voice_alive(voice) or not _is_of(keys, v[V_PORT], v[V_CHANNEL], port, channel):
             continue
         v[V_KEY] = 0
         v[V_SOSTENUTO] = 0
