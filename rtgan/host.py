@@ -710,11 +710,19 @@ class Host:
         """Silence, everything back to zero, sound comes back. Any thread, whatever else is wrong."""
         self.engine.panic()
 
-    def reroute(self) -> None:
-        """Prepare the present graph anew, after its bindings have changed."""
-        with self._loading:
+    def reroute(self, wait: bool = True) -> bool:
+        """Prepare the present graph anew, after its bindings have changed.
+
+        While a preset is being built this waits, or returns False at once.
+        """
+        if not self._loading.acquire(blocking=wait):
+            return False
+        try:
             if self.prepare is not None:
                 self.prepare(self.engine, self._graph, self.preset)
+        finally:
+            self._loading.release()
+        return True
 
     def weigh(self) -> None:
         """From now on report loudness before and behind the chain, ten times a second, in LOUDNESS records."""

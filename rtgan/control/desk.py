@@ -286,8 +286,9 @@ class Desk:
     def _rescan(self) -> None:
         # What is told in the very period in which a port is connected may be lost: it is told once more.
         again, self._ports_changed = self._ports_changed, self._scan()
-        if again or self._ports_changed:
-            self.host.reroute()
+        # A preset that is being built takes its time, which no note that is played meanwhile may wait for.
+        if (again or self._ports_changed) and not self.host.reroute(wait=False):
+            self._ports_changed = True
 
     def _guarded(self, what: str, run: Callable[[], object]) -> None:
         """Do something that must be done again later, whatever happens now."""

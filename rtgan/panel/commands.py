@@ -86,7 +86,7 @@ class Command:
     edits : bool
         Whether the performance lock refuses it.
     slow : bool
-        Whether it takes its time; others need not wait for it.
+        Whether it takes its time, or waits for a preset that is being built; others need not wait for it.
     """
 
     summary: str
@@ -154,17 +154,20 @@ COMMANDS: Mapping[str, Command] = {
         {"name": Argument(("string",), "What the new preset is called; empty to save over the present one.",
                           default="")},
         edits=True,
+        slow=True,
     ),
     "rename": Command(
         "Call a preset of one's own by another name; set list and morphs that lead to it follow.",
         {"name": _NAME, "new": Argument(("string",), "What it is to be called.")},
         edits=True,
+        slow=True,
     ),
-    "delete": Command("Delete a preset of one's own; `undo` brings it back.", {"name": _NAME}, edits=True),
+    "delete": Command("Delete a preset of one's own; `undo` brings it back.", {"name": _NAME}, edits=True, slow=True),
     "keep": Command(
         "Keep the present values as a snapshot of the preset, in place of one of the same name.",
         {"name": Argument(("string",), "What the snapshot is called.")},
         edits=True,
+        slow=True,
     ),
     "chain": Command(
         "Put a plugin into the chain that plays, take one out, or move one; the sound fades over.",
@@ -198,7 +201,7 @@ COMMANDS: Mapping[str, Command] = {
         {"target": _TARGET},
         edits=True,
     ),
-    "forget": Command("Let no MIDI control move a target any more.", {"target": _TARGET}, edits=True),
+    "forget": Command("Let no MIDI control move a target any more.", {"target": _TARGET}, edits=True, slow=True),
 }  # fmt: skip
 
 TOPICS: Mapping[str, str] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from rtgan import Host, bindings, setlist
 from rtgan.bindings import Binding, parse_control
 from rtgan.control.desk import Clock, Desk
 from rtgan.control.feedback import Feedback
+from rtgan.presets import Preset
 from rtgan.setlist import SetList, Slot
 
 PRESET = """\
@@ -190,6 +192,35 @@ def test_nothing_that_fails_ends_midi(desk: Desk, monkeypatch: pytest.MonkeyPatc
     host.engine.midi(b"\xc0\x01")
     wait_for(lambda: host.preset.name == "Two" and b"\xb0\x02\x02" in sent)
     assert host.stats().problems == ()
+
+
+def test_a_new_port_keeps_nobody_waiting_for_a_preset(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[str] = []
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly(preset: Preset) -> Preset:
+        begun.set()
+        assert go.wait(60)
+        return preset
+
+    building = threading.Thread(target=desk.host.change, args=(slowly,))
+    building.start()
+    try:
+        assert begun.wait(20)
+        with monkeypatch.context() as patch:
+            patch.setattr(desk, "_scan", lambda: True)
+            looking = threading.Thread(target=desk._rescan)
+            looking.start()
+            looking.join(20)
+            assert not looking.is_alive(), "it waits"
+    finally:
+        go.set()
+        building.join()
+    monkeypatch.setattr(desk.host, "prepare", lambda engine, graph, preset: prepared.append(preset.name))
+    monkeypatch.setattr(desk, "_scan", lambda: False)
+    for _ in range(3):
+        desk._rescan()
+    assert prepared == ["One"], "made up for once"
 
 
 def test_one_message_that_fails_keeps_no_other_back(desk: Desk) -> None:

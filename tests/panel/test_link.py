@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,34 @@ def test_the_lock_refuses_edits_and_lets_the_show_go_on(playing: Inside, until: 
     until(lambda: playing.host.preset.name == "Stage" and playing.host.values["host.bypass"] == 1)
     playing.do("lock", on=False)
     playing.do("set", name="denoise.amount_db", value=3)
+
+
+def test_panic_waits_for_no_edit_that_waits_for_a_preset(playing: Inside, until: Until) -> None:
+    host = playing.host
+    playing.do("save", name="Mine")
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly(preset: presets.Preset) -> presets.Preset:
+        begun.set()
+        assert go.wait(60)
+        return preset
+
+    building = threading.Thread(target=host.change, args=(slowly,))
+    keeping = threading.Thread(target=playing.do, args=("keep",), kwargs={"name": "Later"})
+    try:
+        building.start()
+        assert begun.wait(20)
+        keeping.start()
+        time.sleep(0.3)
+        playing.do("panic")
+        playing.do("set", name="host.mute", value=True)
+        until(lambda: host.values["host.mute"] == 1)
+        assert keeping.is_alive()
+    finally:
+        go.set()
+        building.join()
+        keeping.join()
+    assert [s.name for s in presets.load("mine").snapshots] == ["Later"]
 
 
 def test_a_control_is_learned_and_forgotten(playing: Inside, until: Until) -> None:
