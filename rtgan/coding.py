@@ -20,7 +20,7 @@ def add_arguments(encode: argparse.ArgumentParser, decode: argparse.ArgumentPars
     encode.add_argument("-o", "--output", type=Path, required=True, metavar=f"OUT{SUFFIX}")
     encode.add_argument("--music", action="store_true", help="music at 48 kHz, instead of speech at 16")
     encode.add_argument("--kbit-s", type=float, metavar="K",
-                        help="about how much each channel takes: speech 1 to 6.5 (default: 6), music 8 to 24 "
+                        help="about how much each channel takes: speech 1 to 6.8 (default: 6), music 8 to 24 "
                              "(default: 24)")  # fmt: skip
     decode.add_argument("input", type=Path, metavar=f"IN{SUFFIX}")
     decode.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")

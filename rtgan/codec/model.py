@@ -229,8 +229,9 @@ def stages_of(model: Model, bits_per_s: float) -> int:
     Raises
     ------
     UsageError
-        For less than a stage or two.
+        For less than a stage or two, and for more than all of them.
     """
-    if not bits_per_s >= 1000:
-        raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is too low; the least is 1000")
+    most = round(model.stages * stage_bits(model) / PACKET_S)
+    if not 1000 <= bits_per_s <= most:
+        raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is not possible for speech; allowed are 1000 to {most}")
     return min(model.stages, max(1, round(bits_per_s * PACKET_S / stage_bits(model))))

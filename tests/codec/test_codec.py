@@ -356,6 +356,10 @@ def test_the_commands(tmp_path, capsys, monkeypatch) -> None:
     assert run("decode", coded, "-o", back) == 0
     out, rate = files.read(back)
     assert rate == 44100 and out.shape == (1, 44100)
+    for kbit_s in (0.9, 7, "nan"):
+        capsys.readouterr()
+        assert run("encode", source, "-o", tmp_path / "no.rtg", "--kbit-s", kbit_s) == 2
+        assert "allowed are 1000 to" in capsys.readouterr().err and not (tmp_path / "no.rtg").exists()
     coded.write_bytes(coded.read_bytes()[:-20])
     assert run("decode", coded, "-o", back) == 1
     source.write_bytes(b"no sound")
