@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
         settings.update(values)
     else:
         preset = presets.load(args.preset or "clean")
-    what, marked = _damage(args, preset)
     settings.update(offline.parse_settings(args.set))
+    what, marked = _damage(args, preset, settings)
     prepare = mapping.preparing(bindings.load_map()) if args.midi else None
     if not args.inputs:
         return _perform(args, preset, settings)
@@ -92,7 +92,9 @@ def _told(name: str) -> Callable[[str], None]:
     return lambda task: print(f"{name}: {task} ...", file=sys.stderr) if sys.stderr.isatty() else None
 
 
-def _damage(args: argparse.Namespace, preset: presets.Preset) -> tuple[Sequence[str], list[tuple[float, float, str]]]:
+def _damage(
+    args: argparse.Namespace, preset: presets.Preset, settings: Mapping[str, object]
+) -> tuple[Sequence[str], list[tuple[float, float, str]]]:
     """What is mended before the chain hears it, and gaps that somebody marked."""
     if args.events and (args.mend or args.gaps):
         raise UsageError("--events performs what was recorded, as it was; leave --mend and --gaps out")
@@ -103,7 +105,10 @@ def _damage(args: argparse.Namespace, preset: presets.Preset) -> tuple[Sequence[
     marked = gaps.read_list(args.gaps) if args.gaps else []
     if args.mend:
         return mending.parse(args.mend), marked
-    repairs = any(entry.plugin == "repair" and not entry.params.get("bypass") for entry in preset.chain)
+    chain = zip(presets.labels(preset.chain), preset.chain, strict=True)
+    bypasses = [f"{label}.bypass" for label, entry in chain if entry.plugin == "repair"]
+    values, declared = {**preset.values(), **settings}, preset.declared()
+    repairs = any(not declared[name].check(values[name], name) for name in bypasses)
     return mending.DAMAGE if repairs and not args.events else (), marked
 
 
