@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rtgan.bench.jack import sweep
+
 ROOT = Path(__file__).resolve().parent.parent
 #: What a client of a server may take that asks something and goes.
 PATIENCE_S = 30.0
@@ -95,6 +97,7 @@ class Jack:
             self.start()
             if not self._ends():
                 self._kill()
+        sweep(self.name)
 
     def _ends(self) -> bool:
         """Whether it ends when it is told to."""

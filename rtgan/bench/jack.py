@@ -450,6 +450,13 @@ def server(rig: Rig, period: int, real_time: bool = True) -> Iterator[dict[str, 
         yield env
     finally:
         end(process, _SERVER_ENDS_S)
+        sweep(name)
+
+
+def sweep(name: str) -> None:
+    """Take away what clients of a server that has ended left in shared memory; it would lie there for good."""
+    for left in Path("/dev/shm").glob(f"jack*{name}*"):
+        left.unlink(missing_ok=True)
 
 
 class Stalls:
