@@ -153,9 +153,10 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("file", metavar="FILE|NAME")
     doctor = commands.add_parser("doctor", help="check this machine for live audio, or a model before a show")
     doctor.add_argument("model", nargs="?", metavar="MODEL", help="a model file: say whether it holds on this machine")
-    doctor.add_argument("--block", type=int, default=128, metavar="N", help="the device's block (default: 128)")
-    doctor.add_argument("--rate", type=int, default=48000, metavar="HZ", help="the device's rate (default: 48000)")
-    doctor.add_argument("--seconds", type=float, default=5.0, help="length of the jitter measurement; 0: none")
+    doctor.add_argument("--block", type=int, metavar="N", help="of MODEL: the device's block (default: 128)")
+    doctor.add_argument("--rate", type=int, metavar="HZ", help="of MODEL: the device's rate (default: 48000)")
+    doctor.add_argument("--seconds", type=float, metavar="S",
+                        help="without MODEL: length of the jitter measurement; 0: none (default: 5)")  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="for other programs")
     bench = commands.add_parser("bench", help="measure against the best peers on this machine")
     bench.add_argument(
@@ -255,14 +256,19 @@ def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "doctor" and args.model is not None:
         if args.json:
             raise UsageError("--json is for the report on the machine; what is measured of a model lies beside it")
+        if args.seconds is not None:
+            raise UsageError("--seconds is for the report on the machine; leave it out, or the model")
         warm.announce()
         from rtgan import model_check
 
-        return model_check.check(args.model, args.block, args.rate)
+        block, rate = (128 if args.block is None else args.block), (48000 if args.rate is None else args.rate)
+        return model_check.check(args.model, block, rate)
     if args.command == "doctor":
         from rtgan import doctor
 
-        return int(doctor.run(args))
+        if args.block is not None or args.rate is not None:
+            raise UsageError("--block and --rate are for a model; name one, or leave them out")
+        return doctor.run(5.0 if args.seconds is None else args.seconds, args.json)
     if args.command == "bench":
         from rtgan import bench
 

@@ -6,7 +6,6 @@ backend that takes that process down is one line of the report.
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -65,14 +64,14 @@ class NoAnswer(Exception):
     """A probe's process ended without an answer; the text says how."""
 
 
-def run(args: argparse.Namespace) -> int:
+def run(seconds: float, as_json: bool = False) -> int:
     """Print the report; 0 when live audio works here, 1 when something prevents it."""
-    if not (args.seconds == 0 or 0.1 <= args.seconds <= 3600):
-        raise UsageError(f"--seconds must be 0 or from 0.1 to 3600, not {args.seconds:g}")
+    if not (seconds == 0 or 0.1 <= seconds <= 3600):
+        raise UsageError(f"--seconds must be 0 or from 0.1 to 3600, not {seconds:g}")
     groups: list[dict[str, Any]] = []
 
     def said(text: str) -> None:
-        if not args.json:
+        if not as_json:
             print(text, flush=True)
 
     said(f"rtgan {__version__} on {platform.system()} {platform.release()}, {platform.machine()}")
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             said("\n".join(finding.lines()))
 
     def timing() -> list[Finding]:
-        measured.update(_measured(args.seconds))
+        measured.update(_measured(seconds))
         return timing_findings(measured)
 
     group("Installed", installed)
@@ -101,11 +100,11 @@ def run(args: argparse.Namespace) -> int:
     group("MIDI", midi)
     group("Real-time priority", lambda: [priority(_rtprio_limit(), real_time_granted(), _is_linux())])
     group("Recordings", lambda: [disk(shutil.disk_usage(Path.cwd()).free)])
-    if args.seconds:
-        group(f"Timing, {args.seconds:g} s beside whatever else runs here", timing)
+    if seconds:
+        group(f"Timing, {seconds:g} s beside whatever else runs here", timing)
         group("Locked memory", lambda: [memory(_memlock_limit(), measured)])
     said("\n" + verdict(found))
-    if args.json:
+    if as_json:
         print(json.dumps({"groups": groups, "verdict": verdict(found)}))
     return int(any(f.prevents for f in found))
 

@@ -185,10 +185,19 @@ def test_without_anything_that_plays(cli, tmp_path):
     assert "nothing can be played: ImportError: no numba today" in done.stdout
 
 
-def test_seconds_out_of_range(cli):
-    done = cli("doctor", "--seconds", "-1")
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--seconds", "-1"], "--seconds must be 0 or from"),
+        (["--block", "64"], "--block and --rate are for a model"),
+        (["voice.ts", "--seconds", "1"], "--seconds is for the report on the machine"),
+        (["voice.ts", "--json"], "--json is for the report on the machine"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(cli, words, said):
+    done = cli("doctor", *words)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "--seconds must be 0 or from" in done.stderr
+    assert done.stderr.count("\n") == 1 and said in done.stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the Linux scheduler")
