@@ -233,6 +233,7 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
     shown = begin
     told: set[str] = set()
     device = overload = ""
+    notices = host.notices
     nl = "\n" if terminal else ""
     while not halt.is_set():
         now = time.monotonic()
@@ -244,6 +245,12 @@ def _wait(host: Host, halt: threading.Event, seconds: float | None, to_end: bool
             device = host.device
             # Not to stderr, which is away while PortAudio looks for devices.
             print(f"{nl}{device or 'the device is back'}", flush=True)
+        if host.notices != notices:
+            # Another preset plays, with code of somebody's own.
+            before, notices = notices, host.notices
+            for notice in notices:
+                if notice not in before:
+                    print(f"{nl}{notice}", flush=True)
         if host.overload != overload:
             overload = host.overload
             print(f"{nl}{overload or 'this machine keeps up again: everything plays'}", flush=True)

@@ -14,7 +14,7 @@ import pytest
 from support import speechlike
 
 from rtgan import cli as command_line
-from rtgan import model_check, offline, presets
+from rtgan import live, model_check, offline, presets
 from rtgan.errors import UsageError
 from rtgan.host import Host
 from rtgan.panel import link
@@ -133,6 +133,32 @@ def test_the_command_line_plays_a_model(cli: Cli, zoo: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "sha256" in done.stdout and "model" in done.stdout
+
+
+def test_a_model_that_is_loaded_later_is_named_with_its_hash(preset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    looking = threading.Event()
+
+    class Halt(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            looking.set()
+            return super().wait(timeout)
+
+    halt = Halt()
+    with Host("bypass", source=speechlike(1.0)[None]) as host:
+        waiting = threading.Thread(target=live._wait, args=(host, halt, None, False, None))
+        waiting.start()
+        try:
+            assert looking.wait(20)
+            host.load(presets.load(str(preset)))
+            told = ""
+            deadline = time.monotonic() + 20
+            while "sha256" not in told and time.monotonic() < deadline:
+                told += capsys.readouterr().out
+                time.sleep(0.05)
+        finally:
+            halt.set()
+            waiting.join()
+    assert told.count("zoo.ts, sha256") == 1
 
 
 def test_what_the_command_line_cannot_play_is_one_sentence(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
