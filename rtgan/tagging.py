@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rtgan import offline
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
+from rtgan.generators.card import ANSWERS
 from rtgan.generators.files import write_atomically
 from rtgan.io import files
 from rtgan.plugins.tags import STEP_S
@@ -50,17 +51,20 @@ class Recognised:
     ----------
     labels : tuple of str
     probabilities : ndarray of float32, (steps, labels)
-        Row ``k`` means the 100 ms before `STEP_S` times ``k + 1`` seconds; live it is known the model's delay later.
+        Row ``k`` means the 100 ms before `STEP_S` times ``k + 1`` seconds; live it is known `delay_s` later.
     named : ndarray of int64, (steps,)
         The one label that is named, by its place; -1 for none.
     seconds : float
         Length of the audio.
+    delay_s : float
+        By how much the answer comes later.
     """
 
     labels: tuple[str, ...]
     probabilities: NDArray[np.float32]
     named: NDArray[np.int64]
     seconds: float
+    delay_s: float = 0.0
 
     def spans(self, threshold: float = THRESHOLD) -> list[Span]:
         """Where each label holds, in the order of beginnings; different labels may overlap."""
@@ -99,6 +103,7 @@ def recognise(
     model: str = "tags",
     threshold: float = THRESHOLD,
     progress: Callable[[int], Any] = lambda count: None,
+    answer: str = "",
 ) -> Recognised:
     """Listen to audio as the live plugin does, faster than real time.
 
@@ -113,6 +118,8 @@ def recognise(
         Probability from which a label is named.
     progress : callable
         Told how many of the samples, as converted, are done.
+    answer : str
+        Which of the model's answers, as the plugin's option says; by default the latest one that it has.
 
     Raises
     ------
@@ -124,14 +131,16 @@ def recognise(
     if rate not in offline.ENGINE_RATES_HZ:
         rate = 48000
         samples = offline.convert(samples, sample_rate_hz, rate)
-    preset = Preset("tags", (Entry("tags", {"threshold": threshold}, {"model": model}),))
+    card = library.card_of(model)
+    answer = answer or ANSWERS[bool(card.late_frames)]
+    preset = Preset("tags", (Entry("tags", {"threshold": threshold}, {"model": model, "answer": answer}),))
     renderer = offline.Renderer(preset, rate, samples.shape[0])
     step = round(STEP_S * rate)
     labels = tuple(name.partition(".")[2] for name in renderer.graph.readings)[:-1]
     rows = np.zeros((max(1, -(-samples.shape[1] // step)), len(labels)), np.float32)
     named = np.full(len(rows), -1, np.int64)
-    card = library.card_of(model)
-    delay = round(card.lookahead_frames * card.hop_samples / card.sample_rate_hz / STEP_S)
+    frames = card.late_frames if answer == ANSWERS[1] else card.lookahead_frames
+    delay = round(frames * card.hop_samples / card.sample_rate_hz / STEP_S)
     for k in range(len(rows) + delay):
         piece = samples[:, k * step : (k + 1) * step]
         # The last step is filled up with silence, and silence follows for as long as answers come late.
@@ -141,7 +150,7 @@ def recognise(
             rows[k - delay] = [values[f"{_LABEL}.{label}"] for label in labels]
             named[k - delay] = round(values[f"{_LABEL}.tag"])
         progress(piece.shape[1])
-    return Recognised(labels, rows, named, seconds)
+    return Recognised(labels, rows, named, seconds, delay * STEP_S)
 
 
 def as_csv(results: Sequence[tuple[str, Recognised]]) -> str:

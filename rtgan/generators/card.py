@@ -27,6 +27,8 @@ from rtgan.generators.files import sha256_of
 
 SCHEMA = 1
 _LARGEST = 1 << 26
+#: How a model that recognises sounds may answer.
+ANSWERS = ("soon", "late")
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -77,6 +79,7 @@ _TELLING: dict[str, tuple[Any, str]] = {
                "a list of different names of letters, digits and _"),
 }  # fmt: skip
 _OPTIONAL: dict[str, tuple[Any, str]] = {
+    "late_frames": _number(1, 1000),
     "parameters": _number(0, 10**12),
     "macs_per_frame": _number(0, 10**12),
     "training": ((lambda v: isinstance(v, dict)), "a table"),
@@ -162,6 +165,9 @@ class Card:
         velocity apart; of a codec: how many are quantised for a packet; 0 for others.
     labels : tuple of str
         Of a model that recognises sounds, task "tags": what its probabilities are of; empty for others.
+    late_frames : int
+        Of such a model: how many frames ago it is that the second half of its answer is about, the first being about
+        ``lookahead_frames`` ago; 0 where there is no second.
     sha256 : str
         Of the whole file.
     fields : mapping
@@ -186,6 +192,7 @@ class Card:
     outputs: int = 0
     latents: int = 0
     labels: tuple[str, ...] = ()
+    late_frames: int = 0
     sha256: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -205,7 +212,7 @@ class Card:
     def answers(self) -> list[tuple[int, ...]]:
         """Shapes of what ``forward`` gives."""
         if self.labels:
-            return [(1, len(self.labels)), (1, self.state_size)]
+            return [(1, len(self.labels) * (2 if self.late_frames else 1)), (1, self.state_size)]
         return [(1, self.outputs), *self.shapes[1:]] if self.inputs else self.shapes
 
 
@@ -231,7 +238,7 @@ def parse_card(data: Any, where: str, sha256: str = "") -> Card:
             raise RtganError(f"the card of {where} has {key} = {_shown(data[key])}; allowed is {allowed}")
     named = {k: data[k] for k in required if k != "schema"}
     if "labels" in named:
-        named["labels"] = tuple(named["labels"])
+        named |= {"labels": tuple(named["labels"]), "late_frames": data.get("late_frames", 0)}
     if "timbres" in named:
         named["timbres"] = tuple(Timbre(*(t.get(k, d) for k, d in _TIMBRE.items())) for t in named["timbres"])
         if data["inputs"] != 3 + len(named["timbres"]) + data["latents"]:
@@ -336,7 +343,7 @@ def read_test_vector(path: str | Path, card: Card) -> dict[str, NDArray[np.float
         if shape[1:] != (card.inputs,) or vector["output"].shape != (len(vector["input"]), card.outputs):
             raise RtganError(f"the test vector of {path} has shape {shape}; expected is (rows, {card.inputs})")
         return vector
-    told = (shape[0], len(card.labels)) if card.labels else shape
+    told = (shape[0], *card.answers[0][1:]) if card.labels else shape
     if len(shape) != 3 or math.prod(shape) == 0 or shape[1:] != (2, card.bins) or vector["output"].shape != told:
         raise RtganError(f"the test vector of {path} has shape {shape}; expected is (frames, 2, {card.bins})")
     return vector

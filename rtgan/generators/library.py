@@ -271,7 +271,9 @@ def facts(path: Path, card: Card) -> list[tuple[str, str]]:
         frame = f"{card.n_fft} samples, hop {card.hop_samples} ({hop_ms:.2f} ms), synthesis {card.synthesis_samples}"
         latency = f"{card.latency_samples} samples ({latency_ms:.2f} ms), look-ahead {card.lookahead_frames} frames"
         rows += [("frame", frame), ("latency", latency), ("state", f"{card.state_size} values")]
-        rows += [("labels", ", ".join(card.labels))] if card.labels else []
+        if card.labels:
+            late = [f"{hop_ms * frames:g} ms" for frames in (card.lookahead_frames, card.late_frames) if frames]
+            rows += [("labels", ", ".join(card.labels)), ("answers", f"{' or '.join(late) or '0 ms'} late")]
     more: list[tuple[str, str, Callable[[object], str]]] = [
         ("parameters", "parameters", lambda v: f"{v:,}"),
         ("macs_per_frame", "work", lambda v: f"{v:,} multiply-adds a frame"),

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from rtgan.errors import RtganError
+from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
+from rtgan.generators.card import ANSWERS
 from rtgan.kernels import stft
 from rtgan.kernels.native import call_net, call_node, f32p, f64p, i64p, node, smaller
 from rtgan.memory import address_of
@@ -123,18 +124,20 @@ class Tags(Plugin):
     """Tell what is sounding, and pass it on untouched.
 
     Readings are the probability of each of the model's labels, 0 to 1, and ``tag``: the place among them of the label
-    that is named now, -1 for none. They are about as many frames ago as the model's card names as look-ahead.
+    that is named now, -1 for none. They are about as many frames ago as the model's card says.
 
     Parameters
     ----------
     model : str
         Name of a shipped model or path of a TorchScript file with a card whose task is "tags".
+    answer : str
+        "soon", or "late" for what a model says once it has heard more of what followed, where it says such a thing.
     """
 
     id = "tags"
     name = "Tags"
     description = "Tell what is sounding now, speech, music or kinds of noise, and pass it on untouched."
-    options = frozenset({"model"})
+    options = frozenset({"model", "answer"})
     params = ParamSet(
         [
             Param("threshold", "Threshold", 0.05, 0.95, 0.5, smoothing_ms=0,
@@ -142,11 +145,16 @@ class Tags(Plugin):
         ]
     )  # fmt: skip
 
-    def __init__(self, model: str = "tags") -> None:
+    def __init__(self, model: str = "tags", answer: str = ANSWERS[0]) -> None:
+        if answer not in ANSWERS:
+            raise UsageError(f"there is no answer '{answer[:40]}'; allowed: {', '.join(ANSWERS)}")
         self.model = library.load(model)
         card = self.model.card
         if card.task != "tags" or card.channels != 1:
             raise RtganError(f"the model {model} is for '{card.task}' and cannot recognise sounds")
+        self.late = answer == ANSWERS[1]
+        if self.late and not card.late_frames:
+            raise RtganError(f"the model {model} has no late answer")
         self.notice = "" if model in library.names() else f"model {self.model.path}, sha256 {card.sha256}"
 
     @classmethod
@@ -187,6 +195,8 @@ class Tags(Plugin):
         words[_ARENA], words[_ARENA_FLOATS] = address_of(memory), net.arena_floats
         words[_INITIAL] = arena.put(net.initial_arena)
         words[_INPUT], words[_OUTPUT] = net.inputs[0].offset, net.outputs[0].offset
+        if self.late:
+            words[_OUTPUT] += 4 * len(card.labels)
         words[_BINS], words[_NET_BINS], words[_BINS_STRIDE] = transform.bins, card.bins, transform.bins_stride
         words[_LABELS] = len(card.labels)
         words[_SUMS], words[_SHOWN] = address_of(arena.float64(len(card.labels))), address_of(shown)

@@ -6,7 +6,7 @@ from the recordings of the test side, one kind of sound after the other, some wi
 answer to 100 ms of them is what is loudest there, each sound being as loud as it was at most within the last 0.3 s, so
 that a pause between two words is still speech. Steps are left out that are quieter than `SILENCE_DB`, in which no sound
 leads by `LEAD_DB`, or in which the louder one may just have died away. An answer is held against the moment that it is
-about: `rtgan tag` knows the delay of a model from its card.
+about: `rtgan tag` knows the delays of a model from its card. A model may answer twice, soon and late.
 """
 
 from __future__ import annotations
@@ -184,9 +184,12 @@ def _sounds(part: Array, kind: str) -> NDArray[np.bool_]:
 
 def measure(name: str, config: TagConfig, data: Path, corpus: TagCorpus, count: int, seed: int) -> dict[str, Any]:
     """All figures of a model, by name or path."""
+    from ..generators.card import ANSWERS
+
+    player = _Player(data, corpus)
     return {
         "clips": _clips(name, data, corpus),
-        **_programmes(name, _Player(data, corpus), count, seed, config),
+        "answers": {a: _programmes(name, player, count, seed, a) for a in ANSWERS[: len(config.delays_ms)]},
         "test_fold": config.data.test_fold,
     }
 
@@ -218,7 +221,7 @@ def _clips(name: str, data: Path, corpus: TagCorpus) -> dict[str, Any]:
     }
 
 
-def _programmes(name: str, player: _Player, count: int, seed: int, config: TagConfig) -> dict[str, Any]:
+def _programmes(name: str, player: _Player, count: int, seed: int, answer: str) -> dict[str, Any]:
     from ..tagging import recognise
 
     rows: list[Array] = []
@@ -226,15 +229,18 @@ def _programmes(name: str, player: _Player, count: int, seed: int, config: TagCo
     beneath: list[str] = []
     fresh: list[NDArray[np.int64]] = []
     labels: tuple[str, ...] = ()
+    delay_s = 0.0
     for number in range(count):
         made = programme(player, np.random.default_rng((seed, number)))
-        found = recognise(made.sound[None], _RATE_HZ, name)
-        labels = found.labels
+        found = recognise(made.sound[None], _RATE_HZ, name, answer=answer)
+        labels, delay_s = found.labels, found.delay_s
         rows.append(found.probabilities)
         kinds += made.kinds
         beneath += made.beneath
         fresh.append(made.fresh)
-    return figures(labels, np.concatenate(rows), kinds, beneath, np.concatenate(fresh), round(config.delay_ms / 100))
+    return figures(
+        labels, np.concatenate(rows), kinds, beneath, np.concatenate(fresh), round(delay_s * _RATE_HZ / _STEP)
+    )
 
 
 def figures(
@@ -313,24 +319,29 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """The figures as Markdown."""
     lines = []
     for name, r in results.items():
-        three = r["speech_music_noise"]
         if r["clips"]:
             lines.append(f"{name}: {r['clips']['accuracy']:.1%} of {r['clips']['count']} clips of ten kinds of sound "
                          f"(fold {r['test_fold']}).")  # fmt: skip
             lines += ["", "| " + " | ".join(k.replace("_", " ") for k in r["clips"]["by_label"]) + " |"]
             lines += ["|" + "---|" * len(r["clips"]["by_label"])]
             lines += ["| " + " | ".join(f"{v:.0%}" for v in r["clips"]["by_label"].values()) + " |", ""]
-        shares = ", ".join(f"{k} {v:.1%}" for k, v in (three["by_company"] | three["by_kind"]).items())
-        lines.append(f"{name}: speech, music or noise, told {three['delay_ms']} ms later: {three['accuracy']:.1%} of "
-                     f"{three['steps']} steps of 100 ms right ({shares}), {three['accuracy_settled']:.1%} from half a "
-                     "second after a change on.")  # fmt: skip
-        lines += ["", "| label | steps | found | false alarms | delay, median |", "|---|---|---|---|---|"]
-        for label, f in r["labels"].items():
-            delay = r["delay_ms"].get(label)
-            shown = "" if delay is None else f"{delay:.0f} ms"
-            lines.append(f"| {label} | {f['steps']} | {f['found']:.1%} | {f['false']:.1%} | {shown} |")
-        lines += ["", f"{name}: calibration error {r['calibration_error']:.3f}.", ""]
+        for answer in r["answers"].values():
+            lines += [*_answer_table(name, answer), ""]
     return "\n".join(lines).rstrip()
+
+
+def _answer_table(name: str, answer: dict[str, Any]) -> list[str]:
+    three = answer["speech_music_noise"]
+    shares = ", ".join(f"{k} {v:.1%}" for k, v in (three["by_company"] | three["by_kind"]).items())
+    lines = [f"{name}: speech, music or noise, told {three['delay_ms']} ms later: {three['accuracy']:.1%} of "
+             f"{three['steps']} steps of 100 ms right ({shares}), {three['accuracy_settled']:.1%} from half a second "
+             "after a change on.", "", "| label | steps | found | false alarms | delay, median |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for label, f in answer["labels"].items():
+        delay = answer["delay_ms"].get(label)
+        shown = "" if delay is None else f"{delay:.0f} ms"
+        lines.append(f"| {label} | {f['steps']} | {f['found']:.1%} | {f['false']:.1%} | {shown} |")
+    return [*lines, "", f"{name}: calibration error {answer['calibration_error']:.3f}."]
 
 
 def eval_command(args: argparse.Namespace) -> int:

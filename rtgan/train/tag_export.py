@@ -26,7 +26,7 @@ _VECTOR_FRAMES = 40
 def net_of(content: Mapping[str, Any]) -> tuple[TagConfig, TagNet]:
     """The averaged net of a checkpoint, and its config."""
     config = parse_tag_config(content["config"], "checkpoint")
-    net = TagNet(config.network, len(content["labels"]))
+    net = TagNet(config.network, len(content["labels"]), len(config.delays_ms))
     load_averaged(net, content)
     return config, net.eval()
 
@@ -44,7 +44,7 @@ def export_tags(
     told = [k for k, label in enumerate(content["labels"]) if label in config.tell]
     module = Listening(net, content["calibration"], told, _N_FFT).eval()
     macs = BINS * MELS + sum(
-        m.weight.numel() for m in (module.gather, module.judge, module.out)
+        m.weight.numel() for m in (module.gather, module.judge, module.out, *module.moments)
     )  # fmt: skip
     if net.memory is not None:
         macs += sum(p.numel() for name, p in net.memory.named_parameters() if name.startswith("weight"))
@@ -58,7 +58,7 @@ def export_tags(
         "n_fft": _N_FFT,
         "hop_samples": _HOP,
         "synthesis_samples": _HOP,
-        "lookahead_frames": config.delay_frames,
+        "lookahead_frames": config.delays_frames[0],
         "state_size": module.state_size,
         "labels": [content["labels"][k] for k in told],
         "parameters": count_parameters(net),
@@ -69,6 +69,8 @@ def export_tags(
             "encoding": "base64 of npz: input, output",
         },
     }
+    if len(config.delays_frames) > 1:
+        card["late_frames"] = config.delays_frames[1]
     spectra = example_spectra()
     made, answers = traced(module, spectra, torch.zeros(1, module.state_size))
     save_model(made, card, spectra.numpy(), answers.numpy(), path)
@@ -81,11 +83,10 @@ def card_figures(results: Mapping[str, Any]) -> dict[str, float]:
     if figures is None:
         return {}
     try:
-        three = figures["speech_music_noise"]
-        found = {
-            "speech_music_noise_accuracy": three["accuracy"],
-            "calibration_error": figures["calibration_error"],
-        }
+        found: dict[str, float] = {}
+        for name, answer in figures["answers"].items():
+            found[f"speech_music_noise_accuracy_{name}"] = answer["speech_music_noise"]["accuracy"]
+            found[f"calibration_error_{name}"] = answer["calibration_error"]
         return found | ({"clips_accuracy": figures["clips"]["accuracy"]} if figures["clips"] else {})
     except (KeyError, TypeError):
         raise UsageError("The figures are not those of 'rtgan eval tags --json'.") from None

@@ -42,6 +42,9 @@ class TagSettings:
         Time constants of the averages.
     recall : int
         Units of a recurrent layer beside the averages, which can forget at once; 0 for none.
+    lags : list of int
+        Of layers beside them, each of which compares three moments: frames between these. What is answered late needs
+        them, to find the moment that it is about.
     dropout : float
         Share of averages hidden in training.
     """
@@ -53,6 +56,7 @@ class TagSettings:
     hidden: int = 96
     memory_s: list[float] = field(default_factory=lambda: [0.1, 0.6, 2.5])
     recall: int = 0
+    lags: list[int] = field(default_factory=list)
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -65,6 +69,8 @@ class TagSettings:
             raise UsageError(
                 "network: features and hidden must be above 0, recall at least 0, dropout at least 0 and less than 1."
             )
+        if len(self.lags) > 8 or not all(1 <= lag <= 50 for lag in self.lags):
+            raise UsageError("network: lags must be at most 8 numbers of frames from 1 to 50.")
         if not self.memory_s or min(self.memory_s) < HOP_S:
             raise UsageError(f"network: memory_s must name time constants from {HOP_S:g} s.")
 
@@ -85,10 +91,31 @@ class _Stage(nn.Module):
         return y
 
 
-class TagNet(nn.Module):
-    """From bands in dB ``(batch, frames, MELS)`` to logits ``(batch, frames, labels)``."""
+class _Moments(nn.Module):
+    def __init__(self, features: int, lag: int) -> None:
+        super().__init__()
+        self.lag = lag
+        self.filter = nn.Conv1d(features, features, _TAPS, dilation=lag, bias=False)
+        self.norm = nn.BatchNorm1d(features)
 
-    def __init__(self, settings: TagSettings, labels: int) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, features, frames)``, and what the moments `lag` and twice `lag` ago add to each."""
+        y: Tensor = x + torch.relu(self.norm(self.filter(functional.pad(x, ((_TAPS - 1) * self.lag, 0)))))
+        return y
+
+
+class TagNet(nn.Module):
+    """From bands in dB ``(batch, frames, MELS)`` to logits ``(batch, frames, answers * labels)``.
+
+    Parameters
+    ----------
+    settings : TagSettings
+    labels : int
+    answers : int
+        How often each frame is judged, some time later each time.
+    """
+
+    def __init__(self, settings: TagSettings, labels: int, answers: int = 1) -> None:
         super().__init__()
         self.settings = settings
         inputs = [1, *settings.channels]
@@ -99,8 +126,10 @@ class TagNet(nn.Module):
         self.flat = settings.channels[-1] * (MELS // math.prod(settings.strides))
         self.gather = nn.Linear(self.flat, settings.features)
         self.memory = nn.GRU(settings.features, settings.recall, batch_first=True) if settings.recall else None
-        self.judge = nn.Linear(settings.features * len(settings.memory_s) + settings.recall, settings.hidden)
-        self.out = nn.Linear(settings.hidden, labels)
+        self.moments = nn.ModuleList(_Moments(settings.features, lag) for lag in settings.lags)
+        known = settings.features * (len(settings.memory_s) + bool(settings.lags)) + settings.recall
+        self.judge = nn.Linear(known, settings.hidden)
+        self.out = nn.Linear(settings.hidden, answers * labels)
 
     def forward(self, decibels: Tensor) -> Tensor:
         """Logits of every frame."""
@@ -112,6 +141,11 @@ class TagNet(nn.Module):
             x = stage(functional.pad(x, (0, 0, stage.context, 0), value=fill))
         x = torch.relu(self.gather(x.permute(0, 2, 1, 3).flatten(2)))
         recalled = [] if self.memory is None else [self.memory(x)[0]]
+        if len(self.moments):
+            compared = x.transpose(1, 2)
+            for layer in self.moments:
+                compared = layer(functional.dropout1d(compared, self.settings.dropout / 2, self.training))
+            recalled.append(compared.transpose(1, 2))
         averages = torch.cat([averaged(x, seconds) for seconds in self.settings.memory_s] + recalled, 2)
         averages = functional.dropout(averages, self.settings.dropout, self.training)
         logits: Tensor = self.out(torch.relu(self.judge(averages)))
@@ -134,8 +168,8 @@ class Listening(nn.Module):
     Parameters
     ----------
     net : TagNet
-    calibration : sequence of (float, float)
-        Scale and shift of each label's logit.
+    calibration : sequence of sequences of (float, float)
+        Of each answer, scale and shift of each label's logit.
     told : sequence of int
         Places of the labels that it tells.
     n_fft : int
@@ -145,7 +179,7 @@ class Listening(nn.Module):
     bank: Tensor
 
     def __init__(
-        self, net: TagNet, calibration: Sequence[Sequence[float]], told: Sequence[int], n_fft: int
+        self, net: TagNet, calibration: Sequence[Sequence[Sequence[float]]], told: Sequence[int], n_fft: int
     ) -> None:  # fmt: skip
         super().__init__()
         settings = net.settings
@@ -159,19 +193,33 @@ class Listening(nn.Module):
             self.contexts.append((inputs, stage.context, bands))
             inputs, bands = stage.filter.out_channels, bands // stage.filter.stride[1]
         self.gather, self.judge, self.memory, self.recall = net.gather, net.judge, net.memory, settings.recall
-        kept = list(told)
-        scale, shift = torch.tensor(calibration)[kept].T
+        labels = len(calibration[0])
+        kept = [answer * labels + k for answer in range(len(calibration)) for k in told]
+        scale, shift = torch.tensor(calibration).flatten(0, 1)[kept].T
         self.out = nn.Linear(settings.hidden, len(kept))
         with torch.no_grad():
             self.out.weight.copy_(net.out.weight[kept] * scale[:, None])
             self.out.bias.copy_(net.out.bias[kept] * scale + shift)
         self.features = settings.features
         self.keep = [math.exp(-HOP_S / seconds) for seconds in settings.memory_s]
+        self.moments = nn.ModuleList()
+        self.lags = list(settings.lags)
+        for layer in net.moments:
+            assert isinstance(layer, _Moments)
+            # Three moments side by side, and the norm's share, make it a single product.
+            fused = nn.utils.fusion.fuse_conv_bn_eval(layer.filter, layer.norm)
+            product = nn.Linear(_TAPS * self.features, self.features)
+            with torch.no_grad():
+                product.weight.copy_(fused.weight.transpose(1, 2).flatten(1))
+                assert fused.bias is not None
+                product.bias.copy_(fused.bias)
+            self.moments.append(product)
         averages = len(self.keep) * (self.features + 1)
-        self.state_size = sum(math.prod(c) for c in self.contexts) + averages + self.recall
+        moments = (_TAPS - 1) * sum(self.lags) * self.features
+        self.state_size = sum(math.prod(c) for c in self.contexts) + averages + self.recall + moments
 
     def forward(self, spectrum: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(1, 2, bins)`` and ``(1, state_size)``, zeros at the start, to ``(1, labels)`` and the next state."""
+        """``(1, 2, bins)`` and ``(1, state_size)``, zeros at the start, to ``(1, answers * labels)`` and the next."""
         real, imag = spectrum[:, 0, :BINS], spectrum[:, 1, :BINS]
         power = torch.matmul(real * real + imag * imag, self.bank)
         decibels = torch.log10(power + 10 ** (FLOOR_DB / 10)) * 10.0
@@ -196,7 +244,17 @@ class Listening(nn.Module):
             averages.append(total / weight)
         if self.memory is not None:
             recalled = self.memory(x[None], state[:, at : at + self.recall][None])[0][0]
+            at += self.recall
             kept.append(recalled)
             averages.append(recalled)
+        for layer, lag in zip(self.moments, self.lags, strict=True):
+            size = 2 * lag * self.features
+            past = torch.cat((state[:, at : at + size], x), 1)
+            at += size
+            kept.append(past[:, self.features :])
+            three = (past[:, : self.features], past[:, lag * self.features : (lag + 1) * self.features], x)
+            x = x + torch.relu(layer(torch.cat(three, 1)))
+        if self.lags:
+            averages.append(x)
         logits = self.out(torch.relu(self.judge(torch.cat(averages, 1))))
         return torch.sigmoid(logits), torch.cat(kept, 1)

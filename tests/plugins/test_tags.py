@@ -7,7 +7,7 @@ import pytest
 from support import speechlike
 
 from rtgan.engine import Engine
-from rtgan.errors import RtganError
+from rtgan.errors import RtganError, UsageError
 from rtgan.graph import ChainItem, Graph
 from rtgan.plugin import plugin_class
 from rtgan.plugins.tags import Tags, frame_samples
@@ -63,6 +63,8 @@ def test_frames_have_lengths_that_the_transform_knows() -> None:
 def test_a_model_of_another_kind_is_refused() -> None:
     with pytest.raises(RtganError, match="cannot recognise sounds"):
         Tags("voice")
+    with pytest.raises(UsageError, match="no answer 'never'; allowed: soon, late"):
+        Tags(answer="never")
 
 
 def test_readings_are_known_before_it_plays() -> None:

@@ -13,15 +13,16 @@ import soundfile
 import torch
 from support import speechlike
 
-from rtgan.errors import UsageError
+from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
+from rtgan.tagging import recognise
 from rtgan.train import tag_data, tag_export, tag_loop
 from rtgan.train.tag_data import GROUPS, LABELS, MELS, TagDataSettings, TagMixer, load_tag_corpus, sounding
 from rtgan.train.tag_eval import calibration_error, figures, told
 from rtgan.train.tag_loop import TagConfig, calibration, parse_tag_config, tag_loss, which_loss
 from rtgan.train.tags import Listening, TagNet, TagSettings
 
-SMALL = TagSettings(channels=[4, 4, 4], features=8, hidden=8, recall=4)
+SMALL = TagSettings(channels=[4, 4, 4], features=8, hidden=8, recall=4, lags=[1, 3])
 DATA = TagDataSettings(test=["music/c"], calibrate=["music/b"], seconds=1.0, turns=0.5)
 
 
@@ -69,6 +70,7 @@ def test_no_recording_is_on_two_sides(corpus: tag_data.TagCorpus) -> None:
     assert {c.side for c in corpus.clips if "-3.wav" in c.file and "esc" in c.file} == {"test"}, "fold 4"
     assert {c.side for c in corpus.clips if c.kind == "singing"} == {"test"}
     assert {c.kind for c in corpus.clips if "train" in c.file} == {"noise"}, "no rain"
+    assert {c.side for c in corpus.clips if c.kind == "noise"} > {"train"}
     assert [c.side for c in corpus.clips if c.file.startswith(("music/b", "music/c"))] == 2 * ["calibrate"] + 2 * [
         "test"
     ]
@@ -133,7 +135,7 @@ def test_a_sound_holds_a_while_and_is_then_in_doubt() -> None:
 
 def test_frame_by_frame_it_says_what_it_says_of_the_whole() -> None:
     torch.manual_seed(0)
-    net = TagNet(SMALL, len(LABELS))
+    net = TagNet(SMALL, len(LABELS), 2)
     for _ in range(3):
         net(torch.randn(4, 60, MELS) * 20 - 60)
     net.eval()
@@ -143,16 +145,17 @@ def test_frame_by_frame_it_says_what_it_says_of_the_whole() -> None:
     padded = np.concatenate((np.zeros(320), sound))
     spectra = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, 640)[::320] * window)
     frames = torch.from_numpy(np.stack((spectra.real, spectra.imag), 1).astype(np.float32))
-    scales = [[1.5, 0.2]] * len(LABELS)
     told = [0, 3, 7]
-    module = Listening(net, scales, told, 640).eval()
+    places = [*told, *(len(LABELS) + k for k in told)]
+    module = Listening(net, [[[1.5, 0.2]] * len(LABELS), [[0.5, 0.1]] * len(LABELS)], told, 640).eval()
     state, answers = torch.zeros(1, module.state_size), []
     with torch.no_grad():
         for frame in frames:
             answer, state = module(frame[None], state)
             answers.append(answer)
         decibels = 10 * np.log10(tag_data.powers(sound) + np.float32(1e-10))
-        whole = torch.sigmoid(net(torch.from_numpy(decibels)[None])[0] * 1.5 + 0.2)[:, told]
+        logits = net(torch.from_numpy(decibels)[None])[0][:, places]
+        whole = torch.sigmoid(torch.cat((logits[:, :3] * 1.5 + 0.2, logits[:, 3:] * 0.5 + 0.1), 1))
     assert float((torch.cat(answers) - whole).abs().max()) < 1e-5
 
 
@@ -183,7 +186,9 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
     corpus: tag_data.TagCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tag_loop, "_SCENES", 16)
-    config = TagConfig("tiny", steps=2, batch=2, delay_ms=200, network=SMALL, data=DATA, tell=["speech", "rain"])
+    config = TagConfig(
+        "tiny", steps=2, batch=2, bfloat16=True, delays_ms=[200, 400], network=SMALL, data=DATA, tell=["speech", "rain"]
+    )
     course = tag_loop.TagCourse(config, corpus, tmp_path / "run")
     assert course.run(progress=False) == 2
     again = tag_loop.TagCourse(dataclasses.replace(config, steps=3), corpus, tmp_path / "run")
@@ -197,16 +202,32 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
     assert {s["name"] for s in card["training"]["sources"]} == {"speech", "noise", "music"}
     library.lower(tmp_path / "tiny.ts")
     loaded = library.load(tmp_path / "tiny.ts")
-    assert loaded.card.labels == ("speech", "rain") and loaded.card.lookahead_frames == 10
+    assert loaded.card.labels == ("speech", "rain")
+    assert (loaded.card.lookahead_frames, loaded.card.late_frames) == (10, 20)
     error = library.deviation(loaded)
     assert error is not None and error < 1e-5
+    soon, late = (recognise(speechlike(1.0)[None], 48000, str(tmp_path / "tiny.ts"), answer=a) for a in ("soon", ""))
+    assert (soon.delay_s, late.delay_s) == pytest.approx((0.2, 0.4))
+    assert soon.probabilities.shape == late.probabilities.shape == (10, 2)
+    assert np.abs(soon.probabilities - late.probabilities).max() > 1e-3
+    # A run that answers once has no late answer.
+    hasty = dataclasses.replace(config, delays_ms=[0])
+    assert tag_loop.TagCourse(hasty, corpus, tmp_path / "hasty").run(progress=False) == 2
+    tag_export.export_tags(tmp_path / "hasty", tmp_path / "hasty.ts")
+    library.lower(tmp_path / "hasty.ts")
+    with pytest.raises(RtganError, match="has no late answer"):
+        recognise(speechlike(1.0)[None], 48000, str(tmp_path / "hasty.ts"), answer="late")
+    assert recognise(speechlike(1.0)[None], 48000, str(tmp_path / "hasty.ts")).delay_s == 0
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"batch": 1}, "batch must be at least 2"),
-        ({"delay_ms": 250}, "delay_ms must be a whole number of 100 ms"),
+        ({"delays_ms": [250]}, "delays_ms must be whole numbers of 100 ms"),
+        ({"delays_ms": [300, 200]}, "the second is the greater one"),
+        ({"delays_ms": []}, "delays_ms must be one number"),
+        ({"network": {"lags": [0]}}, "lags must be at most 8 numbers"),
         ({"network": {"recall": -1}}, "recall at least 0"),
         ({"data": {"turns": 2}}, "turns must lie in 0..1"),
         ({"losses": {"stft": {"weight": 1.0}}}, "leave losses and adversary out"),
