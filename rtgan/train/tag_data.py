@@ -56,6 +56,8 @@ _LONGEST_S = {"speech": 40.0, "noise": 200.0, "music": 20.0}
 _FORMAT = 4
 _WHOLE = 500
 """Frames from which a recording of music counts no more than another."""
+_PIECE = 120
+"""Frames from which a recording of music is a piece or a loop by itself; a shorter one is a sound for a beat."""
 #: Names by which recordings without a label are known, and what cannot be told of them.
 _NAMED = {"rain": "rain", "waves": "sea_waves", "fireplace": "fire_crackling"}
 _UNSURE = {"storm": ("rain",), "coffee": ("speech",), "berlin": ("speech", "music"), "kitchen": ("speech",),
@@ -167,7 +169,8 @@ def _side(item: Mapping[str, Any], kind: str, fold: int | None, settings: TagDat
         return "calibrate"
     if fold is not None:
         return "test" if fold == settings.test_fold else "calibrate" if chance < settings.calibrate_share else "train"
-    if kind == "music":
+    if kind in ("music", "noise"):
+        # One library records many places, of which none is like another.
         chance = _fraction("tags " + file)
     elif kind in ("instrument", *ENVIRONMENT) or file.startswith("speech48"):
         return "train"
@@ -327,7 +330,7 @@ GROUPS = ("speech", "singing", "music", "noise")
 _GROUP_OF = {"instrument": "music", **dict.fromkeys(ENVIRONMENT, "noise")}
 LEAD_DB, HOLD_S = 3.0, 0.3
 """By how much a sound must lead to be the one that is heard, and for how long it does so after it was that loud."""
-_CHANCES = {"speech": 0.15, "singing": 0.05, "music": 0.15, "instrument": 0.07, "noise": 0.17, "environment": 0.41}
+_CHANCES = {"speech": 0.17, "singing": 0.05, "music": 0.2, "instrument": 0.08, "noise": 0.2, "environment": 0.3}
 _LOUD_DB = {"speech": 32.0, "singing": 32.0, "music": 35.0, "instrument": 35.0, "noise": 35.0}
 _HOLD, _DOUBT = round(HOLD_S / HOP_S), 60
 """Frames behind a sound's end during which it still counts as sounding, and during which nobody can tell."""
@@ -379,6 +382,9 @@ class TagMixer:
             for name in known if kind == "environment" else [kind] if there else []:
                 self._kinds[name] = chance / (len(known) if kind == "environment" else 1)
         self.frames = round(settings.seconds / HOP_S)
+        music = corpus.pool(side, "music")
+        self._pieces = [c for c in music if max(c.frames) >= _PIECE]
+        self._hits = [c for c in music if max(c.frames) < _PIECE]
 
     def _clip(self, rng: np.random.Generator, kind: str, group: str | None = None) -> Array:
         if group is None:
@@ -416,9 +422,8 @@ class TagMixer:
 
     def _music(self, rng: np.random.Generator) -> Array:
         """Some of: phrases of instruments, a piece, a beat of single hits, a synthesiser."""
-        pieces = self.corpus.pool(self.side, "music")
         playable = "instrument" in self.corpus.kinds(self.side)
-        chances = np.array([0.45 * playable, 0.4 * bool(pieces), 0.35, 0.3])
+        chances = np.array([0.45 * playable, 0.5 * bool(self._pieces), 0.3, 0.3])
         there = rng.random(4) < chances
         if not there.any():
             there[int(rng.choice(4, p=chances / chances.sum()))] = True
@@ -426,22 +431,31 @@ class TagMixer:
         if there[0]:
             parts += [self._phrase(rng, "instrument") for _ in range(int(rng.integers(2, 5)))]
         if there[1]:
-            part = self._clip(rng, "music")
-            # A short one is a hit here and there.
-            if len(part) < 25:
-                part = np.concatenate((part, np.full((int(rng.integers(4, 30)), MELS), 1e-10, np.float32)))
-            parts.append(self._looped(rng, part))
+            parts.append(self._piece(rng))
         if there[2]:
-            hits = [c for c in pieces if max(c.frames) < 60]
-            chosen = [hits[int(k)] for k in rng.integers(0, len(hits), 3)] if hits and rng.random() < 0.7 else []
-            kit = [np.power(np.float32(10), self.corpus.decibels(c) * np.float32(0.1)) for c in chosen]
-            parts.append(beat(rng, self.frames, kit or [struck(rng) for _ in range(3)]))
+            count = int(rng.integers(2, 6))
+            if self._hits and rng.random() < 0.95:
+                kit = [self._power(rng, self._hits[int(k)]) for k in rng.integers(0, len(self._hits), count)]
+            else:
+                kit = [struck(rng) for _ in range(count)]
+            parts.append(beat(rng, self.frames, kit))
         if there[3]:
             parts.append(synthesised(rng, self.frames))
         out = np.full((self.frames, MELS), 1e-10, np.float32)
         for part in parts:
             out += part / max(float(part.mean()), 1e-12) * np.float32(10 ** rng.uniform(-0.8, 0))
         return out
+
+    def _piece(self, rng: np.random.Generator) -> Array:
+        """A piece or a loop, each alike; in training at times cut into steps that are played in another order."""
+        lengths = np.array([min(max(c.frames), _WHOLE) for c in self._pieces])
+        power = self._power(rng, self._pieces[int(rng.choice(len(lengths), p=lengths / lengths.sum()))])
+        if self.side == "train" and rng.random() < 0.25:
+            count = int(rng.choice([8, 16, 32]))
+            steps = np.array_split(power, count)
+            order = rng.permutation(count) if rng.random() < 0.5 else rng.integers(0, count, count)
+            power = np.concatenate([steps[int(k)] for k in order])
+        return self._looped(rng, power)
 
     def _noise(self, rng: np.random.Generator) -> tuple[Array, set[str]]:
         """A recording, or, in training, also one backwards, what is like it on average, a machine, knocks; or two.
@@ -453,15 +467,15 @@ class TagMixer:
         train = self.side == "train"
         for _ in range(2 if train and rng.random() < 0.3 else 1):
             way = rng.random() if train else 0.0
-            if way < 0.65:
+            if way < 0.63:
                 clip = self.corpus.draw(rng, self.side, "noise")
                 part = self._power(rng, clip)
-                if way < 0.55:
+                if way < 0.53:
                     unsure |= set(clip.unsure)
                     part = self._looped(rng, part)[:: -1 if train and rng.random() < 0.15 else 1]
                 else:
                     part = hiss(rng, self.frames, part.mean(0))
-            elif way < 0.85:
+            elif way < 0.77:
                 part = machine(rng, self.frames)
             else:
                 part = knocks(rng, self.frames)
@@ -680,29 +694,51 @@ def machine(rng: np.random.Generator, frames: int) -> Array:
     return np.asarray(out, np.float32)
 
 
-def struck(rng: np.random.Generator) -> Array:
-    """A knock, a click, a drum: noise and lines that die away within half a second."""
+def struck(rng: np.random.Generator, ringing: float = 1.0, longest: float = 10.0) -> Array:
+    """A knock, a click, a drum: noise and lines that die away within half a second.
+
+    ``ringing`` is how loud the lines are, ``longest`` the greatest time constant, in frames.
+    """
     frames = 24
-    decay = np.exp(-np.arange(frames) / 10 ** rng.uniform(-0.4, 1.0))[:, None]
+    decay = np.exp(-np.arange(frames) / 10 ** rng.uniform(-0.4, np.log10(longest)))[:, None]
     out = hiss(rng, frames, _any_colour(rng)) * decay
     out /= max(float(out.sum()), 1e-12)
     for _ in range(int(rng.integers(0, 4))):
-        hertz = 10 ** rng.uniform(1.7, 3.7) * np.ones(frames)
-        ring = np.exp(-np.arange(frames) / 10 ** rng.uniform(0, 1))[:, None] * _LINES[(hertz / 2.5).astype(np.int64)]
-        out += ring / ring.sum() * 10 ** rng.uniform(-1, 0.7)
-    return np.asarray(out, np.float32)
+        line = _LINES[int(10 ** rng.uniform(1.7, 3.7) / 2.5)]
+        ring = np.exp(-np.arange(frames) / longest ** rng.uniform(0, 1))[:, None] * line
+        out += ringing * ring / ring.sum() * 10 ** rng.uniform(-1, 0.7)
+    return np.asarray(out * np.minimum(1, np.arange(frames, 0, -1) / 8)[:, None], np.float32)
 
 
 def knocks(rng: np.random.Generator, frames: int) -> Array:
-    """Steps, keys, dishes: strokes of one make at no beat over faint noise."""
+    """Steps, dishes, strokes of one make, or bursts on the keys of a board, at no beat over faint noise."""
     out = hiss(rng, frames, _any_colour(rng))
-    out /= max(float(out.mean()), 1e-12) * 10 ** rng.uniform(1.5, 4)
-    makes = [struck(rng) for _ in range(int(rng.integers(1, 4)))]
-    at, pace = int(rng.integers(0, 15)), 10 ** rng.uniform(0.6, 1.7)
-    while at < frames:
+    out /= max(float(out.mean()), 1e-12) * 10 ** rng.uniform(1.5, 5)
+    keys = rng.random() < 0.5
+    longest = 10 ** rng.uniform(-0.2, 0.3 if keys else 0.8)
+    makes = [struck(rng, 0.02 if keys else 0.1, longest) for _ in range(int(rng.integers(1, 9 if keys else 4)))]
+    makes = [make / max(float(make.mean()), 1e-12) for make in makes]
+    if keys:
+        # Those of one board differ a little.
+        makes = [0.7 * makes[0] + 0.3 * make for make in makes]
+    pace = 10 ** (rng.uniform(0.5, 1.1) if keys else rng.uniform(0.8, 1.8))
+
+    def strike(at: int, loud: float) -> None:
+        # No stroke is quite like another.
+        tint = 10 ** (np.interp(np.linspace(0, 5, MELS), np.arange(6), rng.normal(0, 3, 6)) / 10)
         stroke = makes[int(rng.integers(len(makes)))][: frames - at]
-        out[at : at + len(stroke)] += stroke / max(float(stroke.mean()), 1e-12) * np.float32(10 ** rng.uniform(-1, 0))
+        out[at : at + len(stroke)] += (stroke * tint * loud).astype(np.float32)
+
+    at = int(rng.integers(0, 15))
+    while at < frames:
+        loud = 10 ** rng.uniform(-1, 0)
+        strike(at, loud)
+        up = at + int(rng.integers(3, 7))
+        if keys and up < frames:
+            strike(up, loud * 10 ** rng.uniform(-1.2, 0))
         at += max(2, int(rng.exponential(pace)))
+        if keys and rng.random() < 0.08:
+            at += int(rng.integers(10, 80))
     return np.asarray(out, np.float32)
 
 
