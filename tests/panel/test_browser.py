@@ -173,6 +173,12 @@ def test_a_and_b_are_compared_and_keep_their_edits(stage: Stage, open_page: Call
     page.click("#tab-play")
     stage.do("morph", position=40)
     shown(page, ".morph input").to_have_value("40")
+    # Somebody else moves the fader that a hand has just let go.
+    move = "fader => { fader.value = 20; fader.dispatchEvent(new Event('input', { bubbles: true })) }"
+    page.locator(".morph input").evaluate(move)
+    stage.wait("/api/morph", lambda m: m["position"] == 20)
+    stage.do("morph", position=40)
+    shown(page, ".morph input").to_have_value("40")
     page.click("#side-b")
     shown(other, "#side-b[aria-pressed=true]").to_be_visible()
     field = page.locator("#strips [data-name='denoise.amount_db'] .value")

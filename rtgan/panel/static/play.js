@@ -5,13 +5,19 @@ import { ask, on, state } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 
-let moved = 0;
+let moved = -Infinity;
+let later = 0;
 
-on("morph", () => {
+function settle() {
   const range = $("moves").querySelector(".morph input");
-  // A hand that moves it knows better.
-  if (range && performance.now() - moved > 1000) place(range);
-});
+  // A hand that moves it knows better, but only as long as it does.
+  const wait = moved + 1000 - performance.now();
+  clearTimeout(later);
+  if (wait > 0) later = setTimeout(settle, wait);
+  else if (range) place(range);
+}
+
+on("morph", settle);
 
 function place(range) {
   range.value = state.morph?.position ?? 0;
