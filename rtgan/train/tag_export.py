@@ -42,7 +42,8 @@ def export_tags(
     content = load_checkpoint(run)
     config, net = net_of(content)
     told = [k for k, label in enumerate(content["labels"]) if label in config.tell]
-    module = Listening(net, content["calibration"], told, _N_FFT).eval()
+    apart = config.delays_frames[-1] - config.delays_frames[0]
+    module = Listening(net, content["calibration"], told, _N_FFT, apart).eval()
     macs = BINS * MELS + sum(
         m.weight.numel() for m in (module.gather, module.judge, module.out, *module.moments)
     )  # fmt: skip

@@ -174,12 +174,16 @@ class Listening(nn.Module):
         Places of the labels that it tells.
     n_fft : int
         Length of the Hann window behind the spectrum, in samples; frequencies must lie 25 Hz apart.
+    apart : int
+        Frames by which the second answer comes later than the first. It is a mean of two opinions of a moment: its own
+        counts twice, and once what the first answer said of it.
     """
 
     bank: Tensor
 
     def __init__(
-        self, net: TagNet, calibration: Sequence[Sequence[Sequence[float]]], told: Sequence[int], n_fft: int
+        self, net: TagNet, calibration: Sequence[Sequence[Sequence[float]]], told: Sequence[int], n_fft: int,
+        apart: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         settings = net.settings
@@ -196,6 +200,7 @@ class Listening(nn.Module):
         labels = len(calibration[0])
         kept = [answer * labels + k for answer in range(len(calibration)) for k in told]
         scale, shift = torch.tensor(calibration).flatten(0, 1)[kept].T
+        self.told, self.apart = len(told), apart
         self.out = nn.Linear(settings.hidden, len(kept))
         with torch.no_grad():
             self.out.weight.copy_(net.out.weight[kept] * scale[:, None])
@@ -217,6 +222,7 @@ class Listening(nn.Module):
         averages = len(self.keep) * (self.features + 1)
         moments = (_TAPS - 1) * sum(self.lags) * self.features
         self.state_size = sum(math.prod(c) for c in self.contexts) + averages + self.recall + moments
+        self.state_size += self.apart * self.told
 
     def forward(self, spectrum: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """``(1, 2, bins)`` and ``(1, state_size)``, zeros at the start, to ``(1, answers * labels)`` and the next."""
@@ -256,5 +262,10 @@ class Listening(nn.Module):
             x = x + torch.relu(layer(torch.cat(three, 1)))
         if self.lags:
             averages.append(x)
-        logits = self.out(torch.relu(self.judge(torch.cat(averages, 1))))
-        return torch.sigmoid(logits), torch.cat(kept, 1)
+        said = torch.sigmoid(self.out(torch.relu(self.judge(torch.cat(averages, 1)))))
+        if self.apart:
+            soon = said[:, : self.told]
+            earlier = torch.cat((state[:, at : at + self.apart * self.told], soon), 1)
+            kept.append(earlier[:, self.told :])
+            said = torch.cat((soon, (said[:, self.told :] * 2.0 + earlier[:, : self.told]) * (1.0 / 3.0)), 1)
+        return said, torch.cat(kept, 1)
