@@ -196,7 +196,7 @@ class Tags(Plugin):
         words[_INITIAL] = arena.put(net.initial_arena)
         words[_INPUT], words[_OUTPUT] = net.inputs[0].offset, net.outputs[0].offset
         if self.late:
-            words[_OUTPUT] += 4 * len(card.labels)
+            words[_OUTPUT] += len(card.labels)
         words[_BINS], words[_NET_BINS], words[_BINS_STRIDE] = transform.bins, card.bins, transform.bins_stride
         words[_LABELS] = len(card.labels)
         words[_SUMS], words[_SHOWN] = address_of(arena.float64(len(card.labels))), address_of(shown)

@@ -212,6 +212,9 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
     assert (soon.delay_s, late.delay_s) == pytest.approx((0.2, 0.4))
     assert soon.probabilities.shape == late.probabilities.shape == (10, 2)
     assert np.abs(soon.probabilities - late.probabilities).max() > 1e-3
+    # A third of the late answer is the soon one about the same moment.
+    rest = (late.probabilities - soon.probabilities / 3) * 1.5
+    assert rest.min() > 0 and rest.max() < 1
     # A run that answers once has no late answer.
     hasty = dataclasses.replace(config, delays_ms=[0])
     assert tag_loop.TagCourse(hasty, corpus, tmp_path / "hasty").run(progress=False) == 2
