@@ -536,7 +536,7 @@ class TagMixer:
                 cover[int(rng.integers(int(0.5 * frames), frames)) :] = False
             loud = sound[sounds == 1]
             scale = 1 / max(float(loud.sum(1).mean()) if len(loud) else 1.0, 1e-9)
-            sound = sound * np.float32(scale * 10 ** (rng.uniform(-2.0, 0.8) if place else 0.0)) * cover[:, None]
+            sound = sound * np.float32(scale * 10 ** (rng.uniform(-0.8, 0.8) if place else 0.0)) * cover[:, None]
             sounds = np.where(cover, sounds, 0).astype(np.int8)
             # What has just ended still echoes in whoever listens.
             ended = np.flatnonzero(np.diff(cover.astype(np.int8)) < 0)
