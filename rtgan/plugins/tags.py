@@ -7,6 +7,7 @@ of the five become readings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -146,8 +147,7 @@ class Tags(Plugin):
     )  # fmt: skip
 
     def __init__(self, model: str = "tags", answer: str = ANSWERS[0]) -> None:
-        if answer not in ANSWERS:
-            raise UsageError(f"there is no answer '{answer[:40]}'; allowed: {', '.join(ANSWERS)}")
+        self.variant({"answer": answer}, load=False)
         self.model = library.load(model)
         card = self.model.card
         if card.task != "tags" or card.channels != 1:
@@ -156,6 +156,14 @@ class Tags(Plugin):
         if self.late and not card.late_frames:
             raise RtganError(f"the model {model} has no late answer")
         self.notice = "" if model in library.names() else f"model {self.model.path}, sha256 {card.sha256}"
+
+    @classmethod
+    def variant(cls, options: Mapping[str, str], load: bool) -> type[Plugin]:
+        """See `rtgan.plugin.Plugin.variant`; an answer that there is not is refused where a preset is read."""
+        answer = options.get("answer", ANSWERS[0])
+        if answer not in ANSWERS:
+            raise UsageError(f"there is no answer '{answer[:40]}'; allowed: {', '.join(ANSWERS)}")
+        return cls
 
     @classmethod
     def reading_names(cls, options: Any) -> tuple[str, ...]:

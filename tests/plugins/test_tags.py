@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support import speechlike
 
+from rtgan import presets
 from rtgan.engine import Engine
 from rtgan.errors import RtganError, UsageError
 from rtgan.graph import ChainItem, Graph
@@ -65,6 +66,13 @@ def test_a_model_of_another_kind_is_refused() -> None:
         Tags("voice")
     with pytest.raises(UsageError, match="no answer 'never'; allowed: soon, late"):
         Tags(answer="never")
+
+
+def test_a_preset_with_an_answer_that_there_is_not_is_refused_with_its_line() -> None:
+    text = "schema: 2\nname: X\nchain:\n- plugin: tags\n  answer: {}\n"
+    assert presets.parse(text.format("late")).chain[0].options == {"answer": "late"}
+    with pytest.raises(UsageError, match=r":4: there is no answer 'later'"):
+        presets.parse(text.format("later"), "x.yaml")
 
 
 def test_readings_are_known_before_it_plays() -> None:
