@@ -62,6 +62,8 @@ class TagConfig(CourseConfig):
             raise UsageError("delays_ms must be one number, or two of which the second is the greater one.")
         if not all(0 <= ms <= 2000 and ms % 100 == 0 for ms in self.delays_ms):
             raise UsageError("delays_ms must be whole numbers of 100 ms from 0 to 2000.")
+        if self.delays_ms[-1] + 500 >= 1000 * self.data.seconds:
+            raise UsageError("delays_ms must end half a second before a scene does: see seconds in data.")
         if not self.tell or len(set(self.tell)) != len(self.tell) or not set(self.tell) <= set(LABELS):
             raise UsageError(f"tell must name different labels of {', '.join(LABELS)}.")
         if self.losses or self.adversary is not None:

@@ -231,6 +231,7 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
         ({"batch": 1}, "batch must be at least 2"),
         ({"delays_ms": [250]}, "delays_ms must be whole numbers of 100 ms"),
         ({"delays_ms": [300, 200]}, "the second is the greater one"),
+        ({"delays_ms": [2000]}, "half a second before a scene"),
         ({"delays_ms": []}, "delays_ms must be one number"),
         ({"network": {"lags": [0]}}, "lags must be at most 8 numbers"),
         ({"network": {"recall": -1}}, "recall at least 0"),
