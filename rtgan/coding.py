@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from rtgan.codec import container, modes
+from rtgan.codec import model as codec_model
 from rtgan.errors import RtganError, UsageError
 from rtgan.io import files
 
@@ -42,6 +43,11 @@ def encode(args: argparse.Namespace) -> int:
     sound, rate = files.read(args.input)
     loaded = _model(modes.MUSIC if args.music else modes.SPEECH, args.model)
     bits_per_s = None if args.kbit_s is None else 1000 * args.kbit_s
+    if bits_per_s is not None and isinstance(loaded, codec_model.Model):
+        # Nobody has asked for the default, which a small model may fall short of.
+        most = codec_model.most_bits_per_s(loaded)
+        if not 1000 <= bits_per_s <= most:
+            raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is not possible; allowed are 1000 to {most}")
     part = args.output.with_name(f".{args.output.name}.part")
     try:
         from tqdm import tqdm

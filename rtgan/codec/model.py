@@ -223,15 +223,19 @@ def stage_bits(model: Model) -> float:
     return 1.01 * float(np.log2(model.books.shape[1]))
 
 
+def most_bits_per_s(model: Model) -> int:
+    """What all stages of a model take on speech, about."""
+    return round(model.stages * stage_bits(model) / PACKET_S)
+
+
 def stages_of(model: Model, bits_per_s: float) -> int:
     """Stages that take about so many bits a second on speech.
 
     Raises
     ------
     UsageError
-        For less than a stage or two, and for more than all of them.
+        For less than a stage or two.
     """
-    most = round(model.stages * stage_bits(model) / PACKET_S)
-    if not 1000 <= bits_per_s <= most:
-        raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is not possible for speech; allowed are 1000 to {most}")
+    if not bits_per_s >= 1000:
+        raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is too low; the least is 1000")
     return min(model.stages, max(1, round(bits_per_s * PACKET_S / stage_bits(model))))
