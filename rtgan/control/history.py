@@ -104,6 +104,8 @@ class History:
 
     def did(self, change: Change, before: Preset, after: Preset) -> None:
         """Note a change of files; ``before`` and ``after`` are the preset that plays."""
+        # What was turned before it is older, though it may be told of only now.
+        self._host.catch_up()
         with self._lock:
             self._add(_Filed(change, before, after))
 

@@ -668,6 +668,7 @@ class _Told:
 
     def _do_save(self, name: str) -> None:
         host = self._host
+        host.catch_up()
         preset = host.preset if name else self._own_preset()
         known = preset.values()
         preset = preset.with_values({k: v for k, v in host.values.items() if k in known})
@@ -703,6 +704,7 @@ class _Told:
     def _do_keep(self, name: str) -> None:
         if not name.strip():
             raise UsageError("a snapshot needs a name")
+        self._host.catch_up()
         self._keep(snapshots.take(self._settled_preset(), name.strip(), self._host.values), "keep a snapshot in")
 
     def _do_chain(self, what: str, name: str, position: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +142,24 @@ def test_presets_are_renamed_deleted_and_brought_back(playing: Inside, until: Un
     playing.do("delete", name="clean")
     assert presets.load("clean").path == presets.FACTORY / "clean.yaml"
     assert host.stats().warnings == ()
+
+
+def test_what_was_turned_before_saving_is_undone_after_it(playing: Inside, until: Until) -> None:
+    """Also when the host has not been told of the turn when it is asked to save."""
+    host = playing.host
+    playing.do("save", name="Club")
+    with host._polling:
+        playing.do("set", name="highpass.cutoff_hz", value=150)
+        until(lambda: host.values["highpass.cutoff_hz"] == 150)
+        saving = threading.Thread(target=playing.do, args=("save",))
+        saving.start()
+        time.sleep(0.3)
+    saving.join()
+    assert presets.load("club").values()["highpass.cutoff_hz"] == 150
+    for expected in ("save Club", "change highpass.cutoff_hz", "save Club", ""):
+        playing.wait("/api/history", lambda h, expected=expected: h["undo"] == expected)
+        if expected:
+            playing.do("undo")
 
 
 def test_the_shell_names_what_there_is(served: Inside, cli: Callable[..., Any]) -> None:
