@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -286,23 +287,25 @@ def _build(data: Path, listed: list[dict[str, Any]], target: Path, progress: boo
     target.mkdir(parents=True, exist_ok=True)
     spans: dict[str, tuple[list[int], list[int]]] = {}
     at = 0
-    with (target / "decibels.f16").open("wb") as stream:
-        for item in tqdm(listed, desc="listening", unit="file", disable=not progress):
-            samples, rate = _decode(data / item["file"], item["file"])
-            sound = samples[: round(_LONGEST_S[item["role"]] * rate)].astype(np.float32) / np.float32(32768)
-            starts, frames = [], []
-            for speed in (1.0,) if item["role"] == "speech" and item["kind"] == "speech" else _SPEEDS:
-                slow = soxr.resample(sound, rate * speed, RATE_HZ, "HQ") if len(sound) else sound
-                found = powers(np.asarray(slow, np.float32))
-                decibels = 10 * np.log10(found + np.float32(10 ** (FLOOR_DB / 10)))
-                stream.write(decibels.astype(np.float16).tobytes())
-                starts.append(at)
-                frames.append(len(found))
-                at += len(found)
-            spans[item["file"]] = starts, frames
-    written = target / "spans.json.tmp"
-    written.write_text(json.dumps(spans), "utf-8")
-    os.replace(written, target / "spans.json")
+    # Another run may be at the same: neither reads what the other has not finished.
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        with (Path(folder) / "decibels.f16").open("wb") as stream:
+            for item in tqdm(listed, desc="listening", unit="file", disable=not progress):
+                samples, rate = _decode(data / item["file"], item["file"])
+                sound = samples[: round(_LONGEST_S[item["role"]] * rate)].astype(np.float32) / np.float32(32768)
+                starts, frames = [], []
+                for speed in (1.0,) if item["role"] == "speech" and item["kind"] == "speech" else _SPEEDS:
+                    slow = soxr.resample(sound, rate * speed, RATE_HZ, "HQ") if len(sound) else sound
+                    found = powers(np.asarray(slow, np.float32))
+                    decibels = 10 * np.log10(found + np.float32(10 ** (FLOOR_DB / 10)))
+                    stream.write(decibels.astype(np.float16).tobytes())
+                    starts.append(at)
+                    frames.append(len(found))
+                    at += len(found)
+                spans[item["file"]] = starts, frames
+        (Path(folder) / "spans.json").write_text(json.dumps(spans), "utf-8")
+        for name in ("decibels.f16", "spans.json"):
+            os.replace(Path(folder) / name, target / name)
 
 
 # -- scenes ------------------------------------------------------------------------------------------------------------
@@ -626,7 +629,7 @@ _SMOOTHER = np.hanning(9)[1:-1] / np.hanning(9).sum()
 def _sung(rng: np.random.Generator, speech: Array, frames: int) -> Array:
     """Notes that somebody might sing whose speech this is: envelopes of loud frames, held, with partials under them."""
     level = _level(speech)
-    loud = np.flatnonzero(level > np.quantile(level, 0.8))
+    loud = np.flatnonzero(level >= np.quantile(level, 0.8))
     out = np.full((frames, MELS), 1e-10, np.float32)
     home = rng.uniform(45, 70)
     at = int(rng.integers(0, 15))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +76,42 @@ def test_no_recording_is_on_two_sides(corpus: tag_data.TagCorpus) -> None:
     assert [c.side for c in corpus.clips if c.file.startswith(("music/b", "music/c"))] == 2 * ["calibrate"] + 2 * [
         "test"
     ]
+
+
+def test_two_runs_that_decode_at_once_do_each_other_no_harm(
+    data: Path, corpus: tag_data.TagCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins when the first is half-way, and has only just begun when the first is done."""
+    decode, others, count = tag_data._decode, list[tag_data.TagCorpus](), 0
+    begun, first_done = threading.Event(), threading.Event()
+    second = threading.Thread(target=lambda: others.append(load_tag_corpus(data, DATA, tmp_path, progress=False)))
+
+    def slowed(*given: Any) -> Any:
+        nonlocal count
+        if threading.current_thread() is second:
+            begun.set()
+            assert first_done.wait(20)
+        elif (count := count + 1) == 20:
+            second.start()
+            assert begun.wait(20)
+        return decode(*given)
+
+    def check(found: tag_data.TagCorpus) -> None:
+        assert found.clips == corpus.clips
+        for clip in corpus.clips:
+            assert np.array_equal(found.decibels(clip), corpus.decibels(clip))
+
+    monkeypatch.setattr(tag_data, "_decode", slowed)
+    check(load_tag_corpus(data, DATA, tmp_path, progress=False))
+    first_done.set()
+    second.join()
+    check(others[0])
+    assert sorted(p.name for p in next(tmp_path.iterdir()).iterdir()) == ["decibels.f16", "spans.json"]
+
+
+def test_a_voice_that_is_silent_sings_nothing() -> None:
+    sung = tag_data._sung(np.random.default_rng(3), np.zeros((100, MELS), np.float32), 200)
+    assert np.isfinite(sung).all() and sung.max() < 1e-3
 
 
 def test_powers_are_those_of_a_sine_at_full_scale() -> None:
