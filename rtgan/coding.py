@@ -46,8 +46,9 @@ def encode(args: argparse.Namespace) -> int:
     if bits_per_s is not None and isinstance(loaded, codec_model.Model):
         # Nobody has asked for the default, which a small model may fall short of.
         most = codec_model.most_bits_per_s(loaded)
-        if not 1000 <= bits_per_s <= most:
-            raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is not possible; allowed are 1000 to {most}")
+        least = codec_model.LEAST_BITS_PER_S
+        if not least <= bits_per_s <= most:
+            raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is not possible; allowed are {least} to {most}")
     part = args.output.with_name(f".{args.output.name}.part")
     try:
         from tqdm import tqdm

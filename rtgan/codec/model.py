@@ -28,6 +28,8 @@ PACKET = spectra.PACKET
 PACKET_S = PACKET / RATE_HZ
 #: Comb symbols: none, the combs, silence.
 COMB_SYMBOLS = spectra.COMBS + 1
+LEAST_BITS_PER_S = 1000
+"""Of speech; what there is at most is for the model to say."""
 _BOOKS = "codec.npz.b64"
 _LONGEST = 1500
 """Packets that are decoded at once: half a minute."""
@@ -236,6 +238,6 @@ def stages_of(model: Model, bits_per_s: float) -> int:
     UsageError
         For less than a stage or two.
     """
-    if not bits_per_s >= 1000:
-        raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is too low; the least is 1000")
+    if not bits_per_s >= LEAST_BITS_PER_S:
+        raise UsageError(f"a bit rate of {bits_per_s:g} bit/s is too low; the least is {LEAST_BITS_PER_S}")
     return min(model.stages, max(1, round(bits_per_s * PACKET_S / stage_bits(model))))

@@ -16,9 +16,11 @@ import json
 import os
 import re
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -318,6 +320,19 @@ def _open_pack(path: Path) -> tuple[zipfile.ZipFile, list[dict[str, Any]]]:
     return archive, found
 
 
+@contextmanager
+def filled(target: Path, *names: str) -> Iterator[Path]:
+    """A folder to write a cache's files into, which come into ``target`` in this order once all are whole.
+
+    Another run may be at the same: neither reads what the other has not finished.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        yield Path(folder)
+        for name in names:
+            os.replace(Path(folder) / name, target / name)
+
+
 def load_corpus(data: Path, cache: Path | None = None, progress: bool = True) -> Corpus:
     """Open the cache of a data folder or pack and build it first where it is missing or the data have changed."""
     archive: zipfile.ZipFile | None = None
@@ -338,26 +353,22 @@ def load_corpus(data: Path, cache: Path | None = None, progress: bool = True) ->
         return _decode(data / name if archive is None else io.BytesIO(archive.read(name)), name)
 
     if not spans_path.is_file():
-        target.mkdir(parents=True, exist_ok=True)
         spans: dict[str, tuple[int, int, int]] = {}
         position = 0
-        partial = audio_path.with_suffix(f".{os.getpid()}.tmp")
         names = [item["file"] for item in found]
-        # decoders let go of the interpreter: threads are enough to use all cores; a few at a time bound the memory
-        with partial.open("wb") as stream, ThreadPoolExecutor(os.cpu_count()) as pool:
-            bar = tqdm(total=len(names), desc="decoding", unit="file", disable=not progress, smoothing=0.05)
-            for begin in range(0, len(names), 64):
-                some = names[begin : begin + 64]
-                for name, (mono, rate) in zip(some, pool.map(decoded, some), strict=True):
-                    stream.write(mono.tobytes())
-                    spans[name] = (int(rate), position, len(mono))
-                    position += len(mono)
-                    bar.update()
-            bar.close()
-        os.replace(partial, audio_path)
-        written = spans_path.with_suffix(f".{os.getpid()}.tmp")
-        written.write_text(json.dumps(spans), "utf-8")
-        os.replace(written, spans_path)
+        with filled(target, audio_path.name, spans_path.name) as folder:
+            # decoders let go of the interpreter: threads are enough to use all cores; a few at a time bound the memory
+            with (folder / audio_path.name).open("wb") as stream, ThreadPoolExecutor(os.cpu_count()) as pool:
+                bar = tqdm(total=len(names), desc="decoding", unit="file", disable=not progress, smoothing=0.05)
+                for begin in range(0, len(names), 64):
+                    some = names[begin : begin + 64]
+                    for name, (mono, rate) in zip(some, pool.map(decoded, some), strict=True):
+                        stream.write(mono.tobytes())
+                        spans[name] = (int(rate), position, len(mono))
+                        position += len(mono)
+                        bar.update()
+                bar.close()
+            (folder / spans_path.name).write_text(json.dumps(spans), "utf-8")
     if archive is not None:
         archive.close()
     spans = {file: tuple(span) for file, span in json.loads(spans_path.read_text("utf-8")).items()}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from ..errors import UsageError
 from ..kernels.partials import BANDS, HARMONICS, band_edges_hz
-from .data import default_cache
+from .data import default_cache, filled
 
 Array = NDArray[np.float32]
 RATE_HZ = 48000
@@ -360,7 +359,8 @@ def load_notes(
             digest.update(f"{path.relative_to(data)} {path.stat().st_size}\n".encode())
     target = (cache or default_cache()) / f"notes-{digest.hexdigest()[:16]}"
     if not (target / "notes.json").is_file():
-        _build(data, timbres, set(held_out), files, manifest, target, progress)
+        with filled(target, "audio.f16", "tracks.npz", "notes.json") as folder:
+            _build(data, timbres, set(held_out), files, manifest, folder, progress)
     rows = np.load(target / "tracks.npz")
     notes = [Note(**n) for n in json.loads((target / "notes.json").read_text("utf-8"))]
     for number in range(len(timbres)):
@@ -377,14 +377,13 @@ def _build(
     held_out: set[int],
     files: dict[str, list[Path]],
     manifest: dict[str, dict[str, Any]],
-    target: Path,
+    folder: Path,
     progress: bool,
 ) -> None:
-    target.mkdir(parents=True, exist_ok=True)
     notes: list[Note] = []
     times, partials, noise = [], [], []
     start = first = 0
-    with (target / "audio.f16").open("wb") as stream:
+    with (folder / "audio.f16").open("wb") as stream:
         bar = tqdm(total=sum(map(len, files.values())), desc="notes", unit="file", disable=not progress)
         for number, (name, timbre) in enumerate(timbres.items()):
             sounds = [_decode(path) for path in files[name]]
@@ -423,11 +422,9 @@ def _build(
                 noise.append(np.log(np.maximum(bands, FLOOR)).astype(np.float16))
         bar.close()
     np.savez(
-        target / "tracks.npz",
+        folder / "tracks.npz",
         times=np.concatenate(times).astype(np.float32),
         partials=np.concatenate(partials),
         noise=np.concatenate(noise),
     )
-    written = target / "notes.json.tmp"
-    written.write_text(json.dumps([vars(n) for n in notes]), "utf-8")
-    os.replace(written, target / "notes.json")
+    (folder / "notes.json").write_text(json.dumps([vars(n) for n in notes]), "utf-8")

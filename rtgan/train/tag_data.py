@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import UsageError
-from .data import _decode, _fraction, default_cache, scan
+from .data import _decode, _fraction, default_cache, filled, scan
 from .stft import mel_triangles
 
 Array = NDArray[np.float32]
@@ -270,7 +268,8 @@ def load_tag_corpus(
         digest.update(f"{item['file']} {(data / item['file']).stat().st_size}\n".encode())
     target = (cache or default_cache()) / f"tags-{digest.hexdigest()[:16]}"
     if not (target / "spans.json").is_file():
-        _build(data, listed, target, progress)
+        with filled(target, "decibels.f16", "spans.json") as folder:
+            _build(data, listed, folder, progress)
     spans = json.loads((target / "spans.json").read_text("utf-8"))
     clips = []
     for item in listed:
@@ -281,31 +280,26 @@ def load_tag_corpus(
     return TagCorpus(clips, np.memmap(target / "decibels.f16", np.float16, "r").reshape(-1, MELS))
 
 
-def _build(data: Path, listed: list[dict[str, Any]], target: Path, progress: bool) -> None:
+def _build(data: Path, listed: list[dict[str, Any]], folder: Path, progress: bool) -> None:
     import soxr
 
-    target.mkdir(parents=True, exist_ok=True)
     spans: dict[str, tuple[list[int], list[int]]] = {}
     at = 0
-    # Another run may be at the same: neither reads what the other has not finished.
-    with tempfile.TemporaryDirectory(dir=target) as folder:
-        with (Path(folder) / "decibels.f16").open("wb") as stream:
-            for item in tqdm(listed, desc="listening", unit="file", disable=not progress):
-                samples, rate = _decode(data / item["file"], item["file"])
-                sound = samples[: round(_LONGEST_S[item["role"]] * rate)].astype(np.float32) / np.float32(32768)
-                starts, frames = [], []
-                for speed in (1.0,) if item["role"] == "speech" and item["kind"] == "speech" else _SPEEDS:
-                    slow = soxr.resample(sound, rate * speed, RATE_HZ, "HQ") if len(sound) else sound
-                    found = powers(np.asarray(slow, np.float32))
-                    decibels = 10 * np.log10(found + np.float32(10 ** (FLOOR_DB / 10)))
-                    stream.write(decibels.astype(np.float16).tobytes())
-                    starts.append(at)
-                    frames.append(len(found))
-                    at += len(found)
-                spans[item["file"]] = starts, frames
-        (Path(folder) / "spans.json").write_text(json.dumps(spans), "utf-8")
-        for name in ("decibels.f16", "spans.json"):
-            os.replace(Path(folder) / name, target / name)
+    with (folder / "decibels.f16").open("wb") as stream:
+        for item in tqdm(listed, desc="listening", unit="file", disable=not progress):
+            samples, rate = _decode(data / item["file"], item["file"])
+            sound = samples[: round(_LONGEST_S[item["role"]] * rate)].astype(np.float32) / np.float32(32768)
+            starts, frames = [], []
+            for speed in (1.0,) if item["role"] == "speech" and item["kind"] == "speech" else _SPEEDS:
+                slow = soxr.resample(sound, rate * speed, RATE_HZ, "HQ") if len(sound) else sound
+                found = powers(np.asarray(slow, np.float32))
+                decibels = 10 * np.log10(found + np.float32(10 ** (FLOOR_DB / 10)))
+                stream.write(decibels.astype(np.float16).tobytes())
+                starts.append(at)
+                frames.append(len(found))
+                at += len(found)
+            spans[item["file"]] = starts, frames
+    (folder / "spans.json").write_text(json.dumps(spans), "utf-8")
 
 
 # -- scenes ------------------------------------------------------------------------------------------------------------
