@@ -39,6 +39,7 @@ if [ "${1:-live}" = test ]; then
         break
     done
     command -v ffmpeg >/dev/null 2>&1 || want ffmpeg
+    command -v fluidsynth >/dev/null 2>&1 || want fluidsynth
     command -v cc >/dev/null 2>&1 || want gcc libc6-dev
 fi
 

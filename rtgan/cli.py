@@ -171,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a generator (needs rtgan[torch])")
     export = commands.add_parser("export", help="export a trained generator to TorchScript (needs rtgan[torch])")
     evaluate = commands.add_parser("eval", help="measure a generator against peers (needs rtgan[torch,eval])")
+    compose = commands.add_parser("compose", help="play a sound font for training: pieces, notes, effects")
     lower = commands.add_parser("lower", help="lower a TorchScript file to a native program (needs rtgan[torch])")
     lower.add_argument("model", type=Path, metavar="FILE.ts")
     lower.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: beside the model")
@@ -181,6 +182,10 @@ def _parser() -> argparse.ArgumentParser:
         training.add_train_arguments(train)
         training.add_export_arguments(export)
         training.add_eval_arguments(evaluate)
+    if len(sys.argv) > 1 and sys.argv[1] == "compose":
+        from rtgan.train import band
+
+        band.add_arguments(compose)
     return parser
 
 
@@ -277,6 +282,10 @@ def _dispatch(args: argparse.Namespace) -> int:
         from rtgan.generators import library
 
         return int(library.lower_command(args.model, args.output, args.weights))
+    if args.command == "compose":
+        from rtgan.train import band
+
+        return band.run(args)
     from rtgan.train import commands as training
 
     runs = {"train": training.run_train, "export": training.run_export, "eval": training.run_eval}

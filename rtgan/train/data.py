@@ -18,7 +18,7 @@ import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +84,13 @@ def _fraction(text: str) -> float:
     return int(hashlib.sha1(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
+def only_for_training(entry: Mapping[str, Any]) -> bool:
+    """Whether a line of the manifest says that nothing is to be measured by the recording."""
+    if entry.get("only", "train") != "train":
+        raise UsageError(f"manifest.json: {entry['file']}: 'only' is {entry['only']!r} but can only be 'train'.")
+    return "only" in entry
+
+
 def scan(folder: Path) -> list[dict[str, Any]]:
     """List the recordings of a data folder: ``file, role, group, source, licence, weight, held_out``."""
     if not folder.is_dir():
@@ -124,7 +131,8 @@ def scan(folder: Path) -> list[dict[str, Any]]:
     for item in found:
         # A source that is one group (a single voice) would be lost to training if it were held out.
         alone = len(groups[item["role"], item["source"]]) < 4 and item["role"] != "noise"
-        item["held_out"] = not alone and _fraction(item["group"]) < _HELD_OUT_FRACTION[item["role"]]
+        kept = alone or only_for_training(manifest.get(item["file"], {}))
+        item["held_out"] = not kept and _fraction(item["group"]) < _HELD_OUT_FRACTION[item["role"]]
     return found
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import UsageError
-from .data import _decode, _fraction, default_cache, filled, scan
+from .data import _decode, _fraction, default_cache, filled, only_for_training, scan
 from .stft import mel_triangles
 
 Array = NDArray[np.float32]
@@ -84,6 +85,8 @@ class TagDataSettings:
         Length of a scene.
     layers : list of float
         Chances of one, two and three sounds at a time.
+    beside_db : list of float
+        Between which the level of a further sound lies, in dB of the first one's.
     turns : float
         Share of scenes in the midst of which another one begins.
     """
@@ -95,6 +98,7 @@ class TagDataSettings:
     calibrate: list[str] = field(default_factory=list)
     seconds: float = 2.5
     layers: list[float] = field(default_factory=lambda: [0.75, 0.2, 0.05])
+    beside_db: list[float] = field(default_factory=lambda: [-8.0, 8.0])
     turns: float = 0.0
 
     def __post_init__(self) -> None:
@@ -102,6 +106,8 @@ class TagDataSettings:
             raise UsageError("data: calibrate_share and test_share must be at least 0 and less than 1 together.")
         if not 1 <= self.seconds <= 30 or len(self.layers) != 3 or min(self.layers) < 0 or sum(self.layers) <= 0:
             raise UsageError("data: seconds must lie in 1..30 and layers be three chances.")
+        if len(self.beside_db) != 2 or not -40 <= self.beside_db[0] <= self.beside_db[1] <= 40:
+            raise UsageError("data: beside_db must be two levels from -40 to 40, the lower one first.")
         if not 0 <= self.turns <= 1:
             raise UsageError("data: turns must lie in 0..1.")
 
@@ -154,6 +160,8 @@ def _kind(item: Mapping[str, Any], label: str) -> str | None:
     if item["role"] == "speech":
         return "singing" if top.startswith("singing") else "speech"
     if item["role"] == "music":
+        if label in ("music", "instrument"):
+            return label
         if "freesound" in item["file"] or "sonic_pi" in item["file"] or "drums" in item["file"]:
             return None if _NO_MUSIC.search(name) else "music"
         return "instrument"
@@ -252,8 +260,8 @@ def _listed(data: Path, settings: TagDataSettings) -> list[dict[str, Any]]:
         fold = entry.get("fold")
         found.append({
             "file": item["file"], "kind": kind, "group": item["group"], "source": item["source"],
-            "licence": item["licence"], "side": _side(item, kind, fold, settings), "unsure": list(unsure),
-            "role": item["role"],
+            "licence": item["licence"], "unsure": list(unsure), "role": item["role"],
+            "side": "train" if only_for_training(entry) else _side(item, kind, fold, settings),
         })  # fmt: skip
     return found
 
@@ -337,10 +345,16 @@ def _level(power: Array) -> NDArray[np.float64]:
     return np.asarray(10 * np.log10(power.sum(1, dtype=np.float64) + 1e-12))
 
 
+def _greatest(values: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
+    """The greatest of each value and those before it, `frames` in all."""
+    before = np.full(frames - 1, -np.inf)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(np.concatenate((before, values)), frames).max(1))
+
+
 def sounding(power: Array, loud_db: float) -> NDArray[np.int8]:
     """Of every frame of a sound alone whether it sounds: 1, 0, or -1 for maybe."""
     level = _level(power)
-    level = np.maximum(level, np.maximum(np.roll(level, 1), np.roll(level, 2)))
+    level = _greatest(level, 3)
     top = level.max()
     found = np.where(level > max(top - loud_db, -90.0), 1, np.where(level < max(top - 50, -90.0), 0, -1)).astype(
         np.int8
@@ -382,6 +396,10 @@ class TagMixer:
         music = corpus.pool(side, "music")
         self._pieces = [c for c in music if max(c.frames) >= _PIECE]
         self._hits = [c for c in music if max(c.frames) < _PIECE]
+        # A thousand pieces of one band are worth more than thirty of another, but not as much more.
+        sizes = Counter(c.group for c in self._pieces)
+        weights = np.array([min(max(c.frames), _WHOLE) / sizes[c.group] ** 0.5 for c in self._pieces])
+        self._piece_chances = weights / max(weights.sum(), 1e-12)
 
     def _clip(self, rng: np.random.Generator, kind: str, group: str | None = None) -> Array:
         if group is None:
@@ -444,9 +462,8 @@ class TagMixer:
         return out
 
     def _piece(self, rng: np.random.Generator) -> Array:
-        """A piece or a loop, each alike; in training at times cut into steps that are played in another order."""
-        lengths = np.array([min(max(c.frames), _WHOLE) for c in self._pieces])
-        power = self._power(rng, self._pieces[int(rng.choice(len(lengths), p=lengths / lengths.sum()))])
+        """A piece or a loop; in training at times cut into steps that are played in another order."""
+        power = self._power(rng, self._pieces[int(rng.choice(len(self._pieces), p=self._piece_chances))])
         if self.side == "train" and rng.random() < 0.25:
             count = int(rng.choice([8, 16, 32]))
             steps = np.array_split(power, count)
@@ -533,7 +550,9 @@ class TagMixer:
                 cover[int(rng.integers(int(0.5 * frames), frames)) :] = False
             loud = sound[sounds == 1]
             scale = 1 / max(float(loud.sum(1).mean()) if len(loud) else 1.0, 1e-9)
-            sound = sound * np.float32(scale * 10 ** (rng.uniform(-0.8, 0.8) if place else 0.0)) * cover[:, None]
+            lowest, highest = self.settings.beside_db
+            beside_db = rng.uniform(lowest, highest) if place else 0.0
+            sound = sound * np.float32(scale * 10 ** (beside_db / 10)) * cover[:, None]
             sounds = np.where(cover, sounds, 0).astype(np.int8)
             # What has just ended still echoes in whoever listens.
             ended = np.flatnonzero(np.diff(cover.astype(np.int8)) < 0)
@@ -543,7 +562,9 @@ class TagMixer:
             parts.append((kind, unsure, sound, sounds))
         if rng.random() < 0.2:
             total = _smeared(rng, total)
-        total = total * _colour(rng)
+        colour = _colour(rng)
+        total = total * colour
+        parts = [(kind, unsure, sound * colour, sounds) for kind, unsure, sound, sounds in parts]
         peak = float(total.sum(1).max())
         gain_db = rng.uniform(-45, -3) if rng.random() < 0.95 else rng.uniform(-90, -60)
         total = total * np.float32(10 ** (gain_db / 10) / max(peak, 1e-12))
@@ -569,17 +590,20 @@ class TagMixer:
         self, labels: NDArray[np.int8], parts: Sequence[tuple[str, set[str], Array, NDArray[np.int8]]],
         level: NDArray[np.float64], scale: float,
     ) -> NDArray[np.int8]:  # fmt: skip
-        """What sounds in each frame, by the parts before they were coloured; returns the loudest."""
+        """What sounds in each frame; returns the loudest, each being as loud as it was at most a moment ago."""
         lines = np.zeros(len(level), np.int64)
+        loudest = _greatest(level, _HOLD)
         levels = np.full((len(GROUPS), len(level)), -200.0)
+        sure = np.zeros(levels.shape, bool)
         for kind, unsure, sound, sounds in parts:
             seen = sounds.copy()
-            share = _level(sound * np.float32(scale)) - level
-            held = np.max([np.roll(share, k) for k in range(_HOLD)], axis=0)
+            alone = _level(sound * np.float32(scale))
+            held = _greatest(alone, _HOLD)
             group = GROUPS.index(_GROUP_OF.get(kind, kind))
-            levels[group] = np.maximum(levels[group], np.where(sounds == 1, held, -200.0))
+            louder = held > levels[group]
+            levels[group][louder], sure[group][louder] = held[louder], (sounds == 1)[louder]
             # Drowned by others: neither there nor not.
-            seen[(seen == 1) & (held < -12)] = -1
+            seen[(seen == 1) & (held - loudest < -12)] = -1
             names = {kind}
             if kind in ENVIRONMENT:
                 names.add("noise")
@@ -595,15 +619,16 @@ class TagMixer:
                 column[(column == 0) & (seen != 0)] = -1
         column = labels[:, _INDEX["instrument"]]
         column[lines > 1] = -1
-        loudest = np.max([np.roll(level, k) for k in range(5)], axis=0)
-        quiet = loudest < SILENCE_DB - 3
-        silence = np.where(quiet, 1, np.where(loudest < SILENCE_DB + 3, -1, 0))
+        recent = _greatest(level, 5)
+        quiet = recent < SILENCE_DB - 3
+        silence = np.where(quiet, 1, np.where(recent < SILENCE_DB + 3, -1, 0))
         others = labels[:, 1:]
         others[quiet] = np.where(others[quiet] == 1, -1, others[quiet])
         labels[:, 0] = silence
         order = np.sort(levels, 0)
-        clear = (order[-1] > -150) & (order[-1] - order[-2] >= LEAD_DB) & ~quiet
-        return np.where(clear, levels.argmax(0), -1).astype(np.int8)
+        first = levels.argmax(0)
+        clear = (order[-1] - order[-2] >= LEAD_DB) & sure[first, np.arange(len(first))] & ~quiet
+        return np.where(clear, first, -1).astype(np.int8)
 
 
 def _lines() -> Array:

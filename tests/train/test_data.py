@@ -52,6 +52,17 @@ def test_cache_is_reused_and_rebuilt_when_the_folder_changes(folder: Path, tmp_p
     assert any(c.file == "noise/new.wav" and c.samples == 800 for c in corpus.clips)
 
 
+def test_what_is_only_for_training_is_never_held_out(folder: Path) -> None:
+    held_out = [item["file"] for item in scan(folder) if item["held_out"]]
+    index = folder / "manifest.json"
+    told = json.loads(index.read_text())
+    index.write_text(json.dumps(told + [{"file": file, "only": "train"} for file in held_out]))
+    assert held_out and not any(item["held_out"] for item in scan(folder))
+    index.write_text(json.dumps([{"file": held_out[0], "only": "test"}]))
+    with pytest.raises(UsageError, match=f"{held_out[0]}: 'only' is 'test' but can only be 'train'"):
+        scan(folder)
+
+
 def test_split_is_by_group_stable_and_two_sided(folder: Path) -> None:
     first, again = scan(folder), scan(folder)
     assert first == again

@@ -148,6 +148,17 @@ def test_the_loudest_of_two_is_known_where_it_leads(corpus: tag_data.TagCorpus) 
     assert found == {"speech", "noise"}
 
 
+def test_what_is_far_beneath_never_leads(corpus: tag_data.TagCorpus) -> None:
+    settings = dataclasses.replace(DATA, beside_db=[-20, -12])
+    mixer, known = TagMixer(corpus, "train", settings, 3), 0
+    for seed in range(20):
+        scene = mixer.scene(np.random.default_rng(seed), ["rain", "speech"])
+        heard = scene.labels[:, LABELS.index("rain")] == 1
+        known += int((scene.loudest[heard] >= 0).sum())
+        assert set(scene.loudest[heard & (scene.loudest >= 0)]) <= {GROUPS.index("noise")}
+    assert known > 100
+
+
 @pytest.mark.parametrize("make", [tag_data.machine, tag_data.knocks, tag_data.synthesised])
 def test_sounds_by_formula_are_powers(make: Callable[[np.random.Generator, int], np.ndarray]) -> None:
     rng = np.random.default_rng(5)
@@ -280,6 +291,7 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
         ({"network": {"channels": [8]}}, "lists of one length"),
         ({"network": {"memory_s": [0.001]}}, "memory_s"),
         ({"data": {"seconds": 0.1}}, "seconds must lie in 1..30"),
+        ({"data": {"beside_db": [3, -3]}}, "beside_db must be two levels"),
         ({"data": {"test_share": 1.0}}, "less than 1 together"),
         ({"colour": 1}, "colour is not known"),
     ],
