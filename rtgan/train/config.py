@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,12 +119,26 @@ def check_keys(kind: type, given: Mapping[str, Any], where: str) -> None:
             raise UsageError(f"{where}{key} is not known; allowed are {', '.join(known)}.")
 
 
+_LISTED = {int: "whole numbers", float: "numbers", str: "words"}
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is str:
+        return isinstance(value, str)
+    return not isinstance(value, bool) and isinstance(value, (int, float) if kind is float else int)
+
+
 def check_kinds(kind: type, given: Mapping[str, Any], where: str) -> None:
-    """Refuse values of another kind than the field's default: a switch, a whole number, a number."""
+    """Refuse values of another kind than the field's: a switch, a whole number, a number, or a list of such."""
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
     for key, value in given.items():
         default = defaults[key]
-        if isinstance(default, bool):
+        if typing.get_origin(hints[key]) is list:
+            of = typing.get_args(hints[key])[0]
+            if of in _LISTED and not (isinstance(value, list) and all(_is_a(one, of) for one in value)):
+                raise UsageError(f"{where}{key} is {value!r} but must be a list of {_LISTED[of]}.")
+        elif isinstance(default, bool):
             if not isinstance(value, bool):
                 raise UsageError(f"{where}{key} is {value!r} but must be true or false.")
         elif isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):

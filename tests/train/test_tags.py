@@ -292,6 +292,8 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
         ({"network": {"memory_s": [0.001]}}, "memory_s"),
         ({"data": {"seconds": 0.1}}, "seconds must lie in 1..30"),
         ({"data": {"beside_db": [3, -3]}}, "beside_db must be two levels"),
+        ({"data": {"beside_db": ["loud", 3]}}, r"data\.beside_db is \['loud', 3\] but must be a list of numbers"),
+        ({"tell": "speech"}, "tell is 'speech' but must be a list of words"),
         ({"data": {"test_share": 1.0}}, "less than 1 together"),
         ({"colour": 1}, "colour is not known"),
     ],
