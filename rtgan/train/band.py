@@ -378,6 +378,8 @@ def compose(
                     made.append(entry | ({"recording": Path(file).parent.name} if label == "music" else {}))
         finally:
             pool.shutdown(cancel_futures=True)
+        if not made:
+            raise UsageError(f"{str(font)!r} makes no sound with these numbers; nothing was changed.")
         known = {entry["file"] for entry in made}
         kept = [e for e in entries if not (isinstance(e, dict) and e.get("file") in known)]
         (Path(folder) / index.name).write_text(json.dumps(kept + made, indent=1) + "\n", "utf-8")

@@ -173,6 +173,8 @@ def test_music_comes_into_a_data_folder(font: Path, tmp_path: Path, monkeypatch:
     assert len({c.group for c in corpus.clips if c.kind == "music"}) == 1
     assert len({c.group for c in corpus.clips if c.kind == "instrument"}) == 2
 
+    with pytest.raises(UsageError, match="makes no sound with these numbers; nothing was changed"):
+        band.compose(font, folder, "MIT", "other", pieces=0, notes=0, effects=0, progress=False)
     with pytest.raises(UsageError, match="is there already"):
         band.compose(font, folder, "MIT", "sine", pieces=1, notes=0, effects=0, progress=False)
     other = tmp_path / "other"
