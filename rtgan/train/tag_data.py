@@ -197,10 +197,11 @@ class TagCorpus:
             for kind in {c.kind for c in clips}:
                 pool = [c for c in clips if c.side == side and c.kind == kind]
                 if pool:
-                    # Every recording alike, and among its pieces every piece; of music a piece before a single hit.
+                    # Every recording alike, and among its pieces every piece; of music a piece before a single hit, and
+                    # of the noise that is learned what lasts before it.
                     sizes = {g: sum(c.group == g for c in pool) for g in {c.group for c in pool}}
                     chance = np.array([1 / sizes[c.group] ** 0.5 for c in pool])
-                    if kind == "music":
+                    if kind == "music" or (side, kind) == ("train", "noise"):
                         chance *= [min(max(c.frames), _WHOLE) for c in pool]
                     self._pools[side, kind] = pool, chance / chance.sum()
 
