@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,6 +212,10 @@ class TagCorpus:
         """Clips of a kind on a side."""
         return self._pools[side, kind][0] if (side, kind) in self._pools else []
 
+    def chances(self, side: str, kind: str) -> NDArray[np.float64]:
+        """How probable each of the `pool` is to be drawn."""
+        return self._pools[side, kind][1] if (side, kind) in self._pools else np.zeros(0)
+
     def draw(self, rng: np.random.Generator, side: str, kind: str) -> TagClip:
         """One clip by chance."""
         pool, chance = self._pools[side, kind]
@@ -394,13 +397,11 @@ class TagMixer:
             for name in known if kind == "environment" else [kind] if there else []:
                 self._kinds[name] = chance / (len(known) if kind == "environment" else 1)
         self.frames = round(settings.seconds / HOP_S)
-        music = corpus.pool(side, "music")
-        self._pieces = [c for c in music if max(c.frames) >= _PIECE]
-        self._hits = [c for c in music if max(c.frames) < _PIECE]
-        # A thousand pieces of one band are worth more than thirty of another, but not as much more.
-        sizes = Counter(c.group for c in self._pieces)
-        weights = np.array([min(max(c.frames), _WHOLE) / sizes[c.group] ** 0.5 for c in self._pieces])
-        self._piece_chances = weights / max(weights.sum(), 1e-12)
+        music, weights = corpus.pool(side, "music"), corpus.chances(side, "music")
+        lasts = np.array([max(c.frames) >= _PIECE for c in music], bool)
+        self._pieces = [c for c, piece in zip(music, lasts, strict=True) if piece]
+        self._hits = [c for c, piece in zip(music, lasts, strict=True) if not piece]
+        self._piece_chances = weights[lasts] / max(weights[lasts].sum(), 1e-12)
 
     def _clip(self, rng: np.random.Generator, kind: str, group: str | None = None) -> Array:
         if group is None:
