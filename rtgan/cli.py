@@ -122,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     tag.add_argument("-o", "--output", type=Path, metavar="OUT",
                      help="probabilities every 100 ms (.csv, .json), or a label track for Audacity (.txt)")  # fmt: skip
     tag.add_argument("--png", type=Path, metavar="FILE.png", help="also draw a timeline (needs rtgan[plot])")
+    tag.add_argument(
+        "--mainly",
+        action="store_true",
+        help="tell one thing at a time: silence, or which of speech, music and noise is the loudest",
+    )
     tag.add_argument("--model", default="tags", metavar="NAME|FILE.ts", help="default: tags")
     tag.add_argument("--threshold", type=float, default=0.5, metavar="P",
                      help="probability from which a sound is named, 0.05 to 0.95 (default: 0.5)")  # fmt: skip

@@ -5,7 +5,7 @@ In YAML::
     rules:
     - {when: tags.speech, above: 0.8, for_ms: 300, do: gate.bypass, to: on, back: off}
     - {when: tags.dog_bark, above: 0.7, do: host.marker}
-    - {when: tags.music, above: 0.8, for_ms: 2000, load: sing-a-sax}
+    - {when: tags.mainly_music, above: 0.8, for_ms: 2000, load: sing-a-sax}
 
 A rule begins when its reading has been beyond the limit for ``for_ms``, and ends when it has not been for ``until_ms``.
 """

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rtgan import offline
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
-from rtgan.generators.card import ANSWERS
+from rtgan.generators.card import ANSWERS, MAINLY
 from rtgan.generators.files import write_atomically
 from rtgan.io import files
 from rtgan.plugins.tags import STEP_S
@@ -66,16 +67,39 @@ class Recognised:
     seconds: float
     delay_s: float = 0.0
 
-    def spans(self, threshold: float = THRESHOLD) -> list[Span]:
-        """Where each label holds, in the order of beginnings; different labels may overlap."""
+    def spans(self, threshold: float = THRESHOLD, mainly: bool = False) -> list[Span]:
+        """Where each label holds, in the order of beginnings; different labels may overlap.
+
+        With ``mainly`` where each of `foremost` does instead, one after the other.
+        """
+        columns = {label: k for k, label in enumerate(self.labels) if not label.startswith(MAINLY)}
+        if mainly:
+            columns = self._candidates()
+            foremost = np.array(self.foremost(threshold))
         found = []
-        for k, label in enumerate(self.labels):
+        for label, k in columns.items():
             column = self.probabilities[:, k]
-            edges = np.flatnonzero(np.diff(np.concatenate(([0], column >= threshold, [0]))))
+            holds = foremost == label if mainly else column >= threshold
+            edges = np.flatnonzero(np.diff(np.concatenate(([0], holds, [0]))))
             for start, end in edges.reshape(-1, 2):
                 until = min(float(end) * STEP_S, self.seconds)
                 found.append(Span(float(start) * STEP_S, until, label, float(column[start:end].mean())))
-        return sorted(found, key=lambda s: (s.start_s, self.labels.index(s.label)))
+        return sorted(found, key=lambda s: (s.start_s, columns[s.label]))
+
+    def _candidates(self) -> dict[str, int]:
+        """What `foremost` may be, and where its probability stands."""
+        own = {label: k for k, label in enumerate(self.labels) if label == _QUIET}
+        return own | {n.removeprefix(MAINLY): k for k, n in enumerate(self.labels) if n.startswith(MAINLY)}
+
+    def tags(self, threshold: float = THRESHOLD, mainly: bool = False) -> list[str]:
+        """The one label of every step, "" for none: what is named or, with ``mainly``, what is `foremost`."""
+        return self.foremost(threshold) if mainly else [self.labels[k] if k >= 0 else "" for k in self.named]
+
+    def foremost(self, threshold: float = THRESHOLD) -> list[str]:
+        """Of every step what is mainly heard: silence or the kind that is probably the loudest; "" for neither."""
+        candidates = self._candidates()
+        names, rows = list(candidates), self.probabilities[:, list(candidates.values())]
+        return [names[int(row.argmax())] if row.size and row.max() >= threshold else "" for row in rows]
 
     def means(self) -> dict[str, float]:
         """Mean probability of each label, silent steps left out where there are others."""
@@ -85,12 +109,20 @@ class Recognised:
             rows = rows[loud] if loud.any() else rows
         return {label: float(m) for label, m in zip(self.labels, rows.mean(0), strict=True)}
 
-    def mostly(self) -> str:
-        """The label of the whole: the most probable one, a general one only where no exact one comes near it."""
+    def mostly(self, threshold: float = THRESHOLD, mainly: bool = False) -> str:
+        """The label of the whole: the most probable one, a general one only where no exact one comes near it.
+
+        With ``mainly`` what is `foremost` in most steps, silence only where nothing else is in any.
+        """
+        if mainly:
+            said = [tag for tag in self.foremost(threshold) if tag]
+            counts = Counter([tag for tag in said if tag != _QUIET] or said)
+            return counts.most_common(1)[0][0] if counts else ""
         means = self.means()
         if _QUIET in means and means[_QUIET] >= THRESHOLD:
             return _QUIET
-        exact = max((n for n in means if n not in (*GENERAL, _QUIET)), key=lambda n: means[n], default="")
+        there = [n for n in means if not n.startswith(MAINLY)]
+        exact = max((n for n in there if n not in (*GENERAL, _QUIET)), key=lambda n: means[n], default="")
         general = max((n for n in means if n in GENERAL), key=lambda n: means[n], default="")
         if not exact or (general and means[exact] < 0.5 * means[general]):
             return general
@@ -153,19 +185,20 @@ def recognise(
     return Recognised(labels, rows, named, seconds, delay * STEP_S)
 
 
-def as_csv(results: Sequence[tuple[str, Recognised]]) -> str:
+def as_csv(results: Sequence[tuple[str, Recognised]], threshold: float = THRESHOLD, mainly: bool = False) -> str:
     """A line for every 100 ms: file, end of the step, the named label, every probability."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "time_s", "tag", *results[0][1].labels))
     for name, found in results:
-        for k, (row, named) in enumerate(zip(found.probabilities, found.named, strict=True)):
-            tag = found.labels[named] if named >= 0 else ""
+        for k, (row, tag) in enumerate(zip(found.probabilities, found.tags(threshold, mainly), strict=True)):
             writer.writerow((name, f"{(k + 1) * STEP_S:.1f}", tag, *(f"{p:.4f}" for p in row)))
     return text.getvalue()
 
 
-def as_json(results: Sequence[tuple[str, Recognised]], model: str, threshold: float = THRESHOLD) -> str:
+def as_json(
+    results: Sequence[tuple[str, Recognised]], model: str, threshold: float = THRESHOLD, mainly: bool = False
+) -> str:
     """One object a file, in a list."""
     listed = []
     for name, found in results:
@@ -175,22 +208,23 @@ def as_json(results: Sequence[tuple[str, Recognised]], model: str, threshold: fl
             "model": model,
             "step_s": STEP_S,
             "labels": list(found.labels),
-            "mostly": found.mostly(),
+            "mostly": found.mostly(threshold, mainly),
             "means": {label: round(mean, 4) for label, mean in found.means().items()},
             "spans": [
                 {"start_s": round(s.start_s, 1), "end_s": round(s.end_s, 4), "label": s.label,
                  "probability": round(s.probability, 4)}
-                for s in found.spans(threshold)
+                for s in found.spans(threshold, mainly)
             ],
-            "tags": [found.labels[n] if n >= 0 else None for n in found.named],
+            "tags": [tag or None for tag in found.tags(threshold, mainly)],
             "probabilities": [[round(float(p), 4) for p in row] for row in found.probabilities],
         })  # fmt: skip
     return json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_labels(found: Recognised, threshold: float = THRESHOLD) -> str:
+def as_labels(found: Recognised, threshold: float = THRESHOLD, mainly: bool = False) -> str:
     """A label track for Audacity: start, end, name; seconds, with tabs between."""
-    return "".join(f"{s.start_s:.6f}\t{s.end_s:.6f}\t{s.label} {s.probability:.2f}\n" for s in found.spans(threshold))
+    spans = found.spans(threshold, mainly)
+    return "".join(f"{s.start_s:.6f}\t{s.end_s:.6f}\t{s.label} {s.probability:.2f}\n" for s in spans)
 
 
 def draw(name: str, found: Recognised, path: Path) -> None:
@@ -238,21 +272,24 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--threshold is {args.threshold:g}; allowed: 0.05 to 0.95")
     if len(args.inputs) > 1 and (args.png or (args.output and args.output.suffix.lower() == ".txt")):
         raise UsageError("a label track and a timeline are of one file; name one, or write .csv or .json")
+    labels = library.card_of(args.model).labels
+    if args.mainly and labels and not any(label.startswith(MAINLY) for label in labels):
+        raise UsageError(f"the model {args.model} does not tell what is mainly heard: leave --mainly out")
     results = []
     for source in args.inputs:
         samples, rate = files.read(source)
         found = recognise(samples, rate, args.model, args.threshold)
         results.append((str(source), found))
         if args.output is None:
-            for span in found.spans(args.threshold):
+            for span in found.spans(args.threshold, args.mainly):
                 print(f"{span.start_s:8.1f} s  {span.end_s:8.1f} s  {span.probability:4.0%}  {span.label}")
-        print(f"{source}: {found.seconds:.1f} s, mostly {found.mostly() or 'nothing known'}")
+        print(f"{source}: {found.seconds:.1f} s, mostly {found.mostly(args.threshold, args.mainly) or 'nothing known'}")
     if args.output is not None:
         suffix = args.output.suffix.lower()
         text = (
-            as_csv(results) if suffix == ".csv"
-            else as_json(results, args.model, args.threshold) if suffix == ".json"
-            else as_labels(results[0][1], args.threshold)
+            as_csv(results, args.threshold, args.mainly) if suffix == ".csv"
+            else as_json(results, args.model, args.threshold, args.mainly) if suffix == ".json"
+            else as_labels(results[0][1], args.threshold, args.mainly)
         )  # fmt: skip
         try:
             write_atomically(args.output, text.encode())

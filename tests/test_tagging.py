@@ -84,6 +84,53 @@ def test_the_whole_is_called_by_the_exact_label_unless_only_the_general_one_is_s
     assert mostly(0.9, 0.1, 0.2, 0.1) == "silence"
 
 
+def test_one_thing_at_a_time_is_what_is_probably_the_loudest() -> None:
+    labels = ("silence", "speech", "rain", "music", "mainly_speech", "mainly_music")
+    rows = np.array([
+        [0.9, 0.0, 0.0, 0.0, 0.6, 0.4],
+        [0.1, 0.9, 0.0, 0.9, 0.2, 0.7],
+        [0.1, 0.9, 0.0, 0.9, 0.3, 0.6],
+        [0.1, 0.9, 0.8, 0.1, 0.8, 0.1],
+        [0.1, 0.9, 0.8, 0.1, 0.4, 0.3],
+    ], np.float32)  # fmt: skip
+    found = Recognised(labels, rows, np.array([0, 1, 1, 2, 2]), 0.45)
+    assert found.foremost() == ["silence", "music", "music", "speech", ""]
+    assert found.foremost(0.05) == ["silence", "music", "music", "speech", "speech"]
+    assert found.tags() == ["silence", "speech", "speech", "rain", "rain"]
+    spans = [(s.start_s, s.end_s, s.label, s.probability) for s in found.spans(mainly=True)]
+    expected = [(0.0, 0.1, "silence", 0.9), (0.1, 0.3, "music", 0.65), (0.3, 0.4, "speech", 0.8)]
+    assert [pytest.approx(e) for e in (s[:2] + s[3:] for s in spans)] == [e[:2] + e[3:] for e in expected]
+    assert [s[2] for s in spans] == [e[2] for e in expected]
+    assert {s.label for s in found.spans()} == {"silence", "speech", "rain", "music"}
+    assert found.mostly() == "speech" and found.mostly(mainly=True) == "music"
+    quiet = Recognised(labels, rows[:1], np.array([0]), 0.1)
+    assert quiet.mostly(mainly=True) == "silence"
+    none = Recognised(("rain",), rows[:1, :1], np.array([0]), 0.1)
+    assert none.foremost() == [""] and none.spans(mainly=True) == [] and none.mostly(mainly=True) == ""
+
+
+def test_of_a_model_without_other_labels_for_them_the_loudest_are_told() -> None:
+    found = Recognised(("rain", "mainly_music"), np.array([[0.6, 0.9]] * 3, np.float32), np.zeros(3, int), 0.3)
+    assert found.tags(mainly=True) == ["music"] * 3
+    assert [(s.label, s.end_s) for s in found.spans(mainly=True)] == [("music", pytest.approx(0.3))]
+
+
+def test_mainly_is_written_in_every_form(take: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("out.csv", "out.json", "out.txt"):
+        assert cli.main(["tag", str(take), "--mainly", "-o", str(tmp_path / name)]) == 0
+    (whole,) = json.loads((tmp_path / "out.json").read_text())
+    tags = [r["tag"] or None for r in csv.DictReader((tmp_path / "out.csv").open())]
+    assert tags == whole["tags"] and set(tags) <= {"silence", "speech", "music", "noise", None}
+    assert set(tags) - {"silence", None} and whole["mostly"] in set(tags) - {"silence"}
+    spans = [line.split("\t") for line in (tmp_path / "out.txt").read_text().splitlines()]
+    assert [s[2].split()[0] for s in spans] == [s["label"] for s in whole["spans"]]
+    edges = [float(edge) for s in spans for edge in s[:2]]
+    assert edges == sorted(edges), "one after the other"
+    capsys.readouterr()
+    assert cli.main(["tag", str(take), "--mainly"]) == 0
+    assert "silence" in capsys.readouterr().out
+
+
 def test_stereo_and_less_than_a_step_are_heard() -> None:
     found = recognise(np.zeros((2, 100), np.float32), 48000)
     assert found.probabilities.shape == (1, len(found.labels)) and found.spans()[0].end_s == pytest.approx(100 / 48000)

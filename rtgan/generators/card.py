@@ -29,6 +29,9 @@ SCHEMA = 1
 _LARGEST = 1 << 26
 #: How a model that recognises sounds may answer.
 ANSWERS = ("soon", "late")
+#: What such a model's labels begin with that tell which sound is the loudest; at most one of these holds, while the
+#: others may hold together.
+MAINLY = "mainly_"
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -164,7 +167,8 @@ class Card:
         Of a model that plays notes: how many numbers at the end of an input row tell notes of the same pitch and
         velocity apart; of a codec: how many are quantised for a packet; 0 for others.
     labels : tuple of str
-        Of a model that recognises sounds, task "tags": what its probabilities are of; empty for others.
+        Of a model that recognises sounds, task "tags": what its probabilities are of, those that begin with `MAINLY`
+        of being the loudest; empty for others.
     late_frames : int
         Of such a model: how many frames ago it is that the second half of its answer is about, the first being about
         ``lookahead_frames`` ago; 0 where there is no second.

@@ -14,7 +14,7 @@ import numpy as np
 
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
-from rtgan.generators.card import ANSWERS
+from rtgan.generators.card import ANSWERS, MAINLY
 from rtgan.kernels import stft
 from rtgan.kernels.native import call_net, call_node, f32p, f64p, i64p, node, smaller
 from rtgan.memory import address_of
@@ -24,13 +24,14 @@ from rtgan.plugin import Activation, NativeNode, Plugin
 (
     _CHANNELS, _STRIDE, _STFT, _STFT_RESET, _MONO, _NET, _WEIGHTS, _ARENA, _ARENA_FLOATS, _INITIAL, _INPUT, _OUTPUT,
     _BINS, _NET_BINS, _BINS_STRIDE, _LABELS, _SUMS, _SHOWN, _FRAMES, _STEP_FRAMES, _THRESHOLD, _STEP_SAMPLES,
-    _GENERAL,
+    _RANKS,
 ) = range(23)  # fmt: skip
 _WORDS = 24
 #: Place of the reading that names the loudest label, behind those of the labels.
 NONE = -1.0
 STEP_S = 0.1
-#: Names a sound only where nothing more exact is sure enough.
+#: How a label may be named: before others, where none of these is sure enough, or never.
+_EXACT, _GENERAL, _BESIDE = 0.0, 1.0, 2.0
 _GENERAL_LABELS = ("noise", "music")
 #: Beyond full scale by 40 dB: no sound.
 _ABSURD = np.float32(100.0)
@@ -59,7 +60,7 @@ def _listen(state: int, spectrum: int, channel: int) -> None:
     w[_FRAMES] = 0
     threshold = param_advance(w[_THRESHOLD], float(w[_STEP_SAMPLES]))
     shown = f64p(w[_SHOWN])
-    general = f32p(w[_GENERAL])
+    rank = f32p(w[_RANKS])
     share = 1.0 / float(w[_STEP_FRAMES])
     best = np.int64(-1)
     best_general = np.int64(-1)
@@ -67,8 +68,8 @@ def _listen(state: int, spectrum: int, channel: int) -> None:
         chance = sums[k] * share
         shown[k] = chance
         sums[k] = 0.0
-        if chance >= threshold:
-            if general[k] != 0.0:
+        if chance >= threshold and rank[k] != _BESIDE:
+            if rank[k] == _GENERAL:
                 if best_general < 0 or chance > shown[best_general]:
                     best_general = np.int64(k)
             elif best < 0 or chance > shown[best]:
@@ -106,6 +107,10 @@ def _reset(state: int, io: int, n: int) -> None:
     w[_FRAMES] = 0
 
 
+def _rank(label: str) -> float:
+    return _BESIDE if label.startswith(MAINLY) else _GENERAL if label in _GENERAL_LABELS else _EXACT
+
+
 def frame_samples(sample_rate_hz: int, hertz: float) -> int:
     """Length of a frame whose frequencies lie nearest to ``hertz`` apart, of those that the transform knows."""
     aim = sample_rate_hz / hertz / 16
@@ -125,7 +130,8 @@ class Tags(Plugin):
     """Tell what is sounding, and pass it on untouched.
 
     Readings are the probability of each of the model's labels, 0 to 1, and ``tag``: the place among them of the label
-    that is named now, -1 for none. They are about as many frames ago as the model's card says.
+    that is named now, -1 for none; what is mainly heard is not named, but told beside it. They are about as many frames
+    ago as the model's card says.
 
     Parameters
     ----------
@@ -211,7 +217,7 @@ class Tags(Plugin):
         words[_STEP_FRAMES] = max(1, round(STEP_S * rate / hop))
         words[_STEP_SAMPLES] = words[_STEP_FRAMES] * hop
         words[_THRESHOLD] = activation.params["threshold"]
-        words[_GENERAL] = arena.put(np.array([t in _GENERAL_LABELS for t in card.labels], np.float32))
+        words[_RANKS] = arena.put(np.array([_rank(label) for label in card.labels], np.float32))
         readings = {name: address_of(shown) + 8 * k for k, name in enumerate((*card.labels, "tag"))}
         return NativeNode(
             int(_process.address),

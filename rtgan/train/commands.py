@@ -131,7 +131,8 @@ def _take_course(args: argparse.Namespace, task: Task, path: Path) -> int:
     if args.resume:
         course.restore()
     elif args.start_from is not None:
-        course.restore(args.start_from)
+        taken, whole = course.restore(args.start_from)
+        print(f"{taken} of {whole} tensors are taken from {args.start_from}.")
     steps = course.run(args.budget_minutes, tensorboard=True)
     print(f"{steps} of {config.steps} steps done; checkpoint in {out}.")
     return 0

@@ -133,6 +133,10 @@ class Lesson:
     target: Tensor | None = None
 
 
+def _fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: given[k] if k in given and given[k].shape == v.shape else v for k, v in own.items()}
+
+
 class Course(ABC, Generic[Config]):
     """A run.
 
@@ -267,15 +271,20 @@ class Course(ABC, Generic[Config]):
         save_atomically(self._content(), path)
         return path
 
-    def restore(self, start_from: Path | None = None) -> None:
-        """Go on where the run's checkpoint stopped, or begin with what fits of another run's weights."""
+    def restore(self, start_from: Path | None = None) -> tuple[int, int]:
+        """Go on where the run's checkpoint stopped, or begin with what fits of another run's weights.
+
+        Returns
+        -------
+        (int, int)
+            How many tensors of the net are taken, and of how many.
+        """
         content = load_checkpoint(start_from or self.out)
         given, own = content["config"], self.config.as_dict()
         if given.get("task") != own["task"]:
             raise UsageError("The checkpoint is of another task.")
         if start_from is not None:
-            self._take_over(content)
-            return
+            return self._take_over(content)
         if given.get("network") != own.get("network"):
             raise UsageError("The checkpoint's network differs from the config's; choose another --out.")
         try:
@@ -292,24 +301,28 @@ class Course(ABC, Generic[Config]):
             self.adversary.restore(content["adversary"])
         self.step, self.seconds, self.best = int(content["step"]), float(content["seconds"]), content["best"]
         self.lineage = list(content.get("lineage", []))
+        return len(self.averaged), len(self.averaged)
 
-    def _take_over(self, content: Mapping[str, Any]) -> None:
-        """Averaged weights of another run, where name and shape are those of ours."""
-
-        def fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {k: given[k] if k in given and given[k].shape == v.shape else v for k, v in own.items()}
-
+    def begin_as(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The state in which a run begins that goes on from another one's checkpoint: what fits by name and shape."""
         own = self.net.state_dict()
-        taken = fitting(own, content["ema"])
+        taken = _fitting(own, content["ema"])
         if all(taken[name] is own[name] for name in own):
             raise UsageError("The checkpoint has no weights of the config's shapes; leave --start-from out.")
-        self.net.load_state_dict(taken)
+        return taken
+
+    def _take_over(self, content: Mapping[str, Any]) -> tuple[int, int]:
+        """Averaged weights of another run, as far as they fit."""
+        state, own = self.begin_as(content), self.net.state_dict()
+        taken = sum(value.data_ptr() != own[name].data_ptr() for name, value in state.items())
+        self.net.load_state_dict(state)
         self.lineage = lineage(content.get("lineage", []), content["config"], content["step"])
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         for name, module in self.beside.items():
-            module.load_state_dict(fitting(module.state_dict(), content["beside"].get(name, {})))
+            module.load_state_dict(_fitting(module.state_dict(), content["beside"].get(name, {})))
         if self.adversary is not None and content["adversary"] is not None:
             self.adversary.take_over(content["adversary"])
+        return taken, len(state)
 
     def _look(self, diary: Diary | None) -> str:
         figures = self.develop()

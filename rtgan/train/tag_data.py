@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import UsageError
+from ..kernels.loudness import k_weighting
 from .data import _decode, _fraction, default_cache, filled, only_for_training, scan
 from .stft import mel_triangles
 
@@ -327,7 +328,7 @@ class Scene:
     labels : ndarray of int8, (frames, labels)
         1, 0, or -1 where nobody can tell.
     loudest : ndarray of int8, (frames,)
-        Which of `GROUPS` is heard above the others by `LEAD_DB`; -1 for none.
+        Which of `GROUPS` is heard above the others by `LEAD_DB`, K-weighted; -1 for none.
     """
 
     decibels: Array
@@ -335,14 +336,35 @@ class Scene:
     loudest: NDArray[np.int8]
 
 
-GROUPS = ("speech", "singing", "music", "noise")
+GROUPS = ("silence", "speech", "singing", "music", "noise")
+"""Of which one is the loudest; where it is quiet, that is silence."""
 _GROUP_OF = {"instrument": "music", **dict.fromkeys(ENVIRONMENT, "noise")}
 LEAD_DB, HOLD_S = 3.0, 0.3
 """By how much a sound must lead to be the one that is heard, and for how long it does so after it was that loud."""
 _CHANCES = {"speech": 0.17, "singing": 0.05, "music": 0.2, "instrument": 0.08, "noise": 0.2, "environment": 0.3}
 _LOUD_DB = {"speech": 32.0, "singing": 32.0, "music": 35.0, "instrument": 35.0, "noise": 35.0}
+_TENTH = round(0.1 / HOP_S)
 _HOLD, _DOUBT = round(HOLD_S / HOP_S), 60
 """Frames behind a sound's end during which it still counts as sounding, and during which nobody can tell."""
+
+
+def _k_weights() -> NDArray[np.float64]:
+    """What power in each band counts for its loudness, ``(MELS,)`` (ITU-R BS.1770-4)."""
+    turn = np.exp(-2j * np.pi * np.arange(BINS) * 25.0 / 48000)[:, None] ** np.arange(3)
+    gain = np.ones(BINS)
+    for c in k_weighting(48000):
+        gain *= np.abs(turn @ c[:3] / (turn @ np.array([1.0, *c[3:]]))) ** 2
+    bank = mel_bank().astype(np.float64)
+    return np.asarray(gain @ bank / bank.sum(0))
+
+
+_K_WEIGHTS = _k_weights()
+
+
+def _held(power: Array) -> NDArray[np.float64]:
+    """Loudness of every tenth of a second, in dB and held for `HOLD_S`, as `tag_eval.lead` has it but below 8 kHz."""
+    loud = np.convolve(power @ _K_WEIGHTS, np.full(_TENTH, 1 / _TENTH), "same")
+    return _greatest(np.asarray(10 * np.log10(loud + 1e-12)), _HOLD - _TENTH + 1)
 
 
 def _level(power: Array) -> NDArray[np.float64]:
@@ -491,7 +513,7 @@ class TagMixer:
                     part = self._looped(rng, part)[:: -1 if train and rng.random() < 0.15 else 1]
                 else:
                     part = hiss(rng, self.frames, part.mean(0))
-            elif way < 0.77:
+            elif way < 0.8:
                 part = machine(rng, self.frames)
             else:
                 part = knocks(rng, self.frames)
@@ -520,14 +542,12 @@ class TagMixer:
             return one
         other, cut = self._any(rng), int(rng.uniform(0.2, 0.8) * self.frames)
         labels = np.concatenate((one.labels[:cut], other.labels[cut:]))
+        loudest = np.concatenate((one.loudest[:cut], other.loudest[cut:]))
         # A frame hears the moment before, too.
         both = slice(cut, cut + 2)
         labels[both] = np.where(one.labels[both] == other.labels[both], labels[both], -1)
-        return Scene(
-            np.concatenate((one.decibels[:cut], other.decibels[cut:])),
-            labels,
-            np.concatenate((one.loudest[:cut], other.loudest[cut:])),
-        )
+        loudest[both] = np.where(one.loudest[both] == other.loudest[both], loudest[both], -1)
+        return Scene(np.concatenate((one.decibels[:cut], other.decibels[cut:])), labels, loudest)
 
     def _any(self, rng: np.random.Generator) -> Scene:
         shares = np.array(self.settings.layers) / sum(self.settings.layers)
@@ -577,8 +597,7 @@ class TagMixer:
         tilt = np.linspace(rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), MELS)
         hiss = 10 ** (floor_db / 10 + tilt) / MELS * rng.gamma(6.0, 1 / 6.0, (frames, MELS))
         total = total + hiss.astype(np.float32)
-        level = _level(total)
-        loudest = self._mark(labels, parts, level, 10 ** (gain_db / 10) / max(peak, 1e-12))
+        loudest = self._mark(labels, parts, total, 10 ** (gain_db / 10) / max(peak, 1e-12))
         decibels = 10 * np.log10(total + np.float32(10 ** (FLOOR_DB / 10)))
         if self.side == "train":
             for _ in range(int(rng.integers(0, 3))):
@@ -590,17 +609,16 @@ class TagMixer:
 
     def _mark(
         self, labels: NDArray[np.int8], parts: Sequence[tuple[str, set[str], Array, NDArray[np.int8]]],
-        level: NDArray[np.float64], scale: float,
+        total: Array, scale: float,
     ) -> NDArray[np.int8]:  # fmt: skip
         """What sounds in each frame; returns the loudest, each being as loud as it was at most a moment ago."""
-        lines = np.zeros(len(level), np.int64)
-        loudest = _greatest(level, _HOLD)
-        levels = np.full((len(GROUPS), len(level)), -200.0)
+        lines = np.zeros(len(total), np.int64)
+        loudest = _held(total)
+        levels = np.full((len(GROUPS), len(total)), -200.0)
         sure = np.zeros(levels.shape, bool)
         for kind, unsure, sound, sounds in parts:
             seen = sounds.copy()
-            alone = _level(sound * np.float32(scale))
-            held = _greatest(alone, _HOLD)
+            held = _held(sound * np.float32(scale))
             group = GROUPS.index(_GROUP_OF.get(kind, kind))
             louder = held > levels[group]
             levels[group][louder], sure[group][louder] = held[louder], (sounds == 1)[louder]
@@ -621,7 +639,7 @@ class TagMixer:
                 column[(column == 0) & (seen != 0)] = -1
         column = labels[:, _INDEX["instrument"]]
         column[lines > 1] = -1
-        recent = _greatest(level, 5)
+        recent = _greatest(_level(total), 5)
         quiet = recent < SILENCE_DB - 3
         silence = np.where(quiet, 1, np.where(recent < SILENCE_DB + 3, -1, 0))
         others = labels[:, 1:]
@@ -630,7 +648,7 @@ class TagMixer:
         order = np.sort(levels, 0)
         first = levels.argmax(0)
         clear = (order[-1] - order[-2] >= LEAD_DB) & sure[first, np.arange(len(first))] & ~quiet
-        return np.where(clear, first, -1).astype(np.int8)
+        return np.where(quiet, GROUPS.index("silence"), np.where(clear, first, -1)).astype(np.int8)
 
 
 def _lines() -> Array:
@@ -701,8 +719,38 @@ def _any_colour(rng: np.random.Generator) -> Array:
     return np.asarray(10 ** (np.interp(np.linspace(0, 5, MELS), np.arange(6), points) / 10), np.float32)
 
 
+def hum(rng: np.random.Generator, frames: int) -> Array:
+    """Mains, as a transformer, a bad cable or an appliance has them: lines 50 or 60 Hz apart that stay, over noise.
+
+    At times with the turns of a motor. It is made as sound, since lines so near each other beat within a band.
+    """
+    samples = WINDOW + HOP * frames
+    hertz = np.fft.rfftfreq(samples, 1 / RATE_HZ)
+    lines = np.zeros(len(hertz), np.complex128)
+    mains = float(rng.choice([50.0, 60.0])) * (1 + rng.normal(0, 0.002))
+    turns = 10 ** rng.uniform(1.2, 2.3)
+    for base, most, loud_db in ((mains, 40, 0.0), (turns, 13, -rng.uniform(0, 20) if rng.random() < 0.4 else -200.0)):
+        count = np.arange(1, int(rng.integers(3, most)))
+        # What a magnet pulls at it pulls at twice in each turn.
+        twice_db = rng.uniform(0, 12) * (count % 2 == 0)
+        strength_db = loud_db + twice_db + rng.normal(0, 7, len(count)) - rng.uniform(0.2, 1.5) * count
+        at = np.round(base * count * samples / RATE_HZ).astype(np.int64)
+        heard = at < len(lines)
+        lines[at[heard]] += (10 ** (strength_db / 20) * np.exp(2j * np.pi * rng.random(len(count))))[heard]
+    bed = (rng.normal(0, 1, len(hertz)) + 1j * rng.normal(0, 1, len(hertz))) / (20 + hertz) ** rng.uniform(0, 1.2)
+    power = [float(np.square(np.abs(part)).sum()) for part in (lines, bed)]
+    sound = np.fft.irfft(lines / power[0] ** 0.5 + bed * (10 ** rng.uniform(-4.5, 0.5) / power[1]) ** 0.5, samples)
+    if rng.random() < 0.3:
+        seconds = np.arange(samples) / RATE_HZ
+        sound *= 1 + rng.uniform(0, 0.5) * np.cos(2 * np.pi * (10 ** rng.uniform(-0.5, 1.1) * seconds + rng.random()))
+    found = powers((sound / np.abs(sound).max()).astype(np.float32))
+    return found[2 : 2 + frames] + np.float32(1e-10)
+
+
 def machine(rng: np.random.Generator, frames: int) -> Array:
-    """Mains, a fan, a motor: lines that stay where they are or drift, over noise."""
+    """A fan, a motor: lines that stay where they are or drift, over noise; or a `hum`."""
+    if rng.random() < 0.5:
+        return hum(rng, frames)
     base = 10 ** rng.uniform(1.6, 2.7)
     harmonics = np.arange(1, min(int(7500 / base), int(rng.integers(1, 40))) + 1)
     wander = np.cumsum(rng.normal(0, rng.choice([0.0, 0.001, 0.005]), frames))

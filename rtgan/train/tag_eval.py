@@ -3,10 +3,12 @@
 Everything goes through the lowered net by the code of the audio thread, as in `rtgan tag`. Clips of the held-out fold
 count as right where the most probable of the environment's labels, silent steps left out, is theirs. Programmes are cut
 from the recordings of the test side, one kind of sound after the other, some with another one beneath. The right
-answer to 100 ms of them is what is loudest there, each sound being as loud as it was at most within the last 0.3 s, so
-that a pause between two words is still speech. Steps are left out that are quieter than `SILENCE_DB`, in which no sound
-leads by `LEAD_DB`, or in which the louder one may just have died away. An answer is held against the moment that it is
-about: `rtgan tag` knows the delays of a model from its card. A model may answer twice, soon and late.
+answer to 100 ms of them is what is loudest there, K-weighted (ITU-R BS.1770-4), since what an ear hardly hears is not
+above the rest, and each sound being as loud as it was at most within the last 0.3 s, so that a pause between two words
+is still speech. Steps are left out that are quieter than `SILENCE_DB`, in which no sound leads by `LEAD_DB`, or in
+which the louder one may just have died away. A net's answer is what it says is mainly heard or, where it says no such
+thing, the most probable kind. It is held against the moment that it is about: `rtgan tag` knows the delays of a model
+from its card. A model may answer twice, soon and late.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..kernels.loudness import k_weighting
 from .checkpoint import load_checkpoint
 from .data import _decode
 from .tag_data import (
     ENVIRONMENT,
+    GROUPS,
     HOLD_S,
     HOP,
     LEAD_DB,
@@ -38,7 +42,7 @@ from .tag_data import (
     sounding,
 )
 from .tag_export import export_tags
-from .tag_loop import TASK, TagConfig, corpus_of, parse_tag_config
+from .tag_loop import LOUDEST, TASK, TagConfig, corpus_of, parse_tag_config
 
 Array = NDArray[np.float32]
 KINDS = ("speech", "music", "noise")
@@ -141,7 +145,8 @@ def programme(player: _Player, rng: np.random.Generator, pieces: int = 5) -> Pro
                 under = str(rng.choice([k for k in KINDS if k != kind and (kind, k) != ("instrument", "music")]))
                 lower = np.float32(10 ** (rng.uniform(-20, -12) / 20)) * gain
                 second = player.piece(rng, under, len(part)) * lower
-                said, others = told(kind, under, (sounds, _sounds(second, under)), heard(part) - heard(second))
+                both = sounds, _sounds(second, under)
+                said, others = told(kind, under, both, lead(part, second))
                 part = part + second
             part = part + (rng.normal(0, 1, len(part)) * 10 ** (-75 / 20)).astype(np.float32) * gain
             said = np.where(heard(part) < SILENCE_DB, "", said)
@@ -153,12 +158,24 @@ def programme(player: _Player, rng: np.random.Generator, pieces: int = 5) -> Pro
     return Programme(np.concatenate(parts), kinds, beneath, np.concatenate(fresh))
 
 
-def heard(part: Array) -> NDArray[np.float64]:
+def heard(part: NDArray[np.floating]) -> NDArray[np.float64]:
     """Level of every 100 ms, dB of a full-scale sine, held for `HOLD_S`."""
     power = 2 * np.mean(np.square(part, dtype=np.float64).reshape(-1, _STEP), 1)
     steps = round(HOLD_S * _RATE_HZ / _STEP)
     held = np.lib.stride_tricks.sliding_window_view(np.concatenate((np.zeros(steps - 1), power)), steps).max(1)
     return np.asarray(10 * np.log10(held + 1e-20))
+
+
+def lead(first: Array, second: Array) -> NDArray[np.float64]:
+    """By how much the first sound is louder in every 100 ms, K-weighted and held for `HOLD_S`."""
+    import scipy.signal
+
+    sections = np.insert(k_weighting(_RATE_HZ), 3, 1.0, 1)
+
+    def loudness(sound: Array) -> NDArray[np.float64]:
+        return heard(scipy.signal.sosfilt(sections, sound.astype(np.float64)))
+
+    return loudness(first) - loudness(second)
 
 
 def told(
@@ -252,15 +269,18 @@ def figures(
     place = {label: k for k, label in enumerate(labels)}
     three = np.where(said == "instrument", "music", said)
     counts = np.isin(three, KINDS)
-    best = np.array(KINDS)[chances[:, [place[k] for k in KINDS]].argmax(1)]
+    mainly = [LOUDEST[GROUPS.index(k)] for k in KINDS]
+    asked = mainly if set(mainly) <= set(labels) else KINDS
+    best = np.array(KINDS)[chances[:, [place[k] for k in asked]].argmax(1)]
     settled = fresh >= _SETTLED
     single: dict[str, Any] = {}
     errors: list[NDArray[np.float64]] = []
-    for label in ("silence", "speech", "singing", "music", "instrument", "noise"):
-        true = np.isin(said, ("music", "instrument") if label == "music" else (label,))
+    kind_of = {k: k for k in ("silence", "speech", "singing", "music", "instrument", "noise")}
+    for label, kind in (kind_of | dict(zip(mainly, KINDS, strict=True))).items():
+        true = np.isin(said, ("music", "instrument") if kind == "music" else (kind,))
         if label not in place or not true.any():
             continue
-        # What is mixed in beneath may be heard or not.
+        # What is mixed in beneath may be heard or not, but never is the loudest.
         known = settled & (said != "") & (true | (under != label))
         given = chances[:, place[label]]
         hits, alarms = given[known & true] >= 0.5, given[known & ~true] >= 0.5

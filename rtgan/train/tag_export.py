@@ -13,8 +13,8 @@ from ..errors import UsageError
 from .checkpoint import load_averaged, load_checkpoint
 from .export import TEST_VECTOR, course_card, save_model, traced
 from .networks import count_parameters
-from .tag_data import BINS, HOP_S, MELS, WINDOW_S
-from .tag_loop import TagConfig, parse_tag_config
+from .tag_data import BINS, GROUPS, HOP_S, MELS, WINDOW_S
+from .tag_loop import LOUDEST, TagConfig, parse_tag_config
 from .tags import Listening, TagNet
 
 #: What the shipped form listens to; other rates get the same frequencies by frames of another length.
@@ -26,7 +26,9 @@ _VECTOR_FRAMES = 40
 def net_of(content: Mapping[str, Any]) -> tuple[TagConfig, TagNet]:
     """The averaged net of a checkpoint, and its config."""
     config = parse_tag_config(content["config"], "checkpoint")
-    net = TagNet(config.network, len(content["labels"]), len(config.delays_ms))
+    if content.get("groups") != list(GROUPS):
+        raise UsageError("The checkpoint is of an earlier form of the net; train it anew.")
+    net = TagNet(config.network, len(content["labels"]), len(GROUPS), len(config.delays_ms))
     load_averaged(net, content)
     return config, net.eval()
 
@@ -42,11 +44,11 @@ def export_tags(
     content = load_checkpoint(run)
     config, net = net_of(content)
     told = [k for k, label in enumerate(content["labels"]) if label in config.tell]
+    groups = [k for k, label in enumerate(LOUDEST) if label in config.tell]
     apart = config.delays_frames[-1] - config.delays_frames[0]
-    module = Listening(net, content["calibration"], told, _N_FFT, apart).eval()
-    macs = BINS * MELS + sum(
-        m.weight.numel() for m in (module.gather, module.judge, module.out, *module.moments)
-    )  # fmt: skip
+    module = Listening(net, content["calibration"], content["sharpness"], told, groups, _N_FFT, apart).eval()
+    products = (module.gather, module.judge, module.out, module.compare, module.first, *module.moments)
+    macs = BINS * MELS + sum(m.weight.numel() for m in products)
     if net.memory is not None:
         macs += sum(p.numel() for name, p in net.memory.named_parameters() if name.startswith("weight"))
     bands = MELS
@@ -61,7 +63,7 @@ def export_tags(
         "synthesis_samples": _HOP,
         "lookahead_frames": config.delays_frames[0],
         "state_size": module.state_size,
-        "labels": [content["labels"][k] for k in told],
+        "labels": [*(content["labels"][k] for k in told), *(LOUDEST[k] for k in groups)],
         "parameters": count_parameters(net),
         "macs_per_frame": macs,
         "test_vector": {

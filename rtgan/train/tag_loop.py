@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +30,8 @@ from .tag_data import (
 from .tags import TagNet, TagSettings
 
 TASK = "tags"
+LOUDEST = tuple(f"mainly_{group}" for group in GROUPS)
+"""What a net tells of `GROUPS`: how probably each is the loudest. They begin as `rtgan.generators.card.MAINLY` says."""
 #: Scenes that probabilities are calibrated by, and the series they are drawn from.
 _SCENES, _SERIES = 160, 77
 
@@ -37,11 +40,12 @@ _SCENES, _SERIES = 160, 77
 class TagConfig(CourseConfig):
     """A training run of `TagNet`, as in YAML.
 
-    ``batch`` counts scenes; ``which_weight`` is that of telling kinds of sound from each other beside telling each from
-    everything else. What the net says is about ``delays_ms`` ago, so that it has heard a sound begin or end before it
-    must judge; of two, the first answer is for who waits for it and the second for who has time. ``tell`` names the
-    labels that the exported net tells; it learns all, so that it takes none of them for another. With ``bfloat16`` the
-    net calculates in numbers of two bytes while it learns, which takes less time where the processor has them.
+    ``batch`` counts scenes; ``which_weight`` is that of telling kinds of sound from each other, and which is the
+    loudest, beside telling each from everything else. What the net says is about ``delays_ms`` ago, so that it has
+    heard a sound begin or end before it must judge; of two, the first answer is for who waits for it and the second for
+    who has time. ``tell`` names the labels, and of `LOUDEST`, that the exported net tells; it learns all, so that it
+    takes none of them for another. With ``bfloat16`` the net calculates in numbers of two bytes while it learns, which
+    takes less time where the processor has them.
     """
 
     TASK: ClassVar[str] = TASK
@@ -50,7 +54,7 @@ class TagConfig(CourseConfig):
     which_weight: float = 0.5
     bfloat16: bool = False
     delays_ms: list[float] = field(default_factory=lambda: [0.0])
-    tell: list[str] = field(default_factory=lambda: list(LABELS))
+    tell: list[str] = field(default_factory=lambda: [*LABELS, *LOUDEST])
     network: TagSettings = field(default_factory=TagSettings)
     data: TagDataSettings = field(default_factory=TagDataSettings)
 
@@ -64,8 +68,10 @@ class TagConfig(CourseConfig):
             raise UsageError("delays_ms must be whole numbers of 100 ms from 0 to 2000.")
         if self.delays_ms[-1] + 500 >= 1000 * self.data.seconds:
             raise UsageError("delays_ms must end half a second before a scene does: see seconds in data.")
-        if not self.tell or len(set(self.tell)) != len(self.tell) or not set(self.tell) <= set(LABELS):
-            raise UsageError(f"tell must name different labels of {', '.join(LABELS)}.")
+        if len(set(self.tell)) != len(self.tell) or not set(self.tell) <= {*LABELS, *LOUDEST}:
+            raise UsageError(f"tell must name different labels of {', '.join((*LABELS, *LOUDEST))}.")
+        if not set(self.tell) & set(LABELS):
+            raise UsageError(f"tell must name one of {', '.join(LABELS)} at least.")
         if self.losses or self.adversary is not None:
             raise UsageError("a recogniser is taught by labels: leave losses and adversary out.")
 
@@ -102,11 +108,18 @@ def tag_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 _ENVIRONMENT = [LABELS.index(name) for name in ENVIRONMENT]
-_GROUPS = [LABELS.index(name) for name in GROUPS]
 
 
-def which_loss(logits: Tensor, labels: Tensor, loudest: Tensor) -> Tensor:
-    """Mean cross entropy of which kind of noise it is, where it is one alone, and of which of `GROUPS` is loudest."""
+def which_loss(logits: Tensor, first: Tensor, labels: Tensor, loudest: Tensor) -> Tensor:
+    """Mean cross entropy of which kind of noise it is, where it is one alone, and of which of `GROUPS` is loudest.
+
+    Parameters
+    ----------
+    logits : Tensor, (batch, frames, labels)
+    first : Tensor, (batch, frames, groups)
+    labels : Tensor, (batch, frames, labels)
+    loudest : Tensor, (batch, frames)
+    """
     found = []
     given, wanted = logits[..., _ENVIRONMENT], labels[..., _ENVIRONMENT]
     one = ((wanted == 1).sum(-1) == 1) & ((wanted == 0).sum(-1) == len(_ENVIRONMENT) - 1)
@@ -114,35 +127,36 @@ def which_loss(logits: Tensor, labels: Tensor, loudest: Tensor) -> Tensor:
         found.append(functional.cross_entropy(given[one], wanted[one].argmax(-1)))
     clear = loudest >= 0
     if clear.any():
-        found.append(functional.cross_entropy(logits[..., _GROUPS][clear], loudest[clear]))
+        found.append(functional.cross_entropy(first[clear], loudest[clear]))
     return torch.stack(found).mean() if found else logits.sum() * 0
-
-
-def answer_of(logits: Tensor, number: int) -> Tensor:
-    """The logits ``(..., labels)`` of one answer among those of all."""
-    return logits[..., number * len(LABELS) : (number + 1) * len(LABELS)]
 
 
 def calibration(
     net: TagNet, mixer: TagMixer, scenes: int = _SCENES, delay_frames: int = 0, answer: int = 0
-) -> list[list[float]]:
-    """Scale and shift of every label's logit by which its probability comes true (Platt, 1999).
+) -> tuple[list[list[float]], float]:
+    """Scale and shift of every label's logit, and scale of those of `GROUPS`, by which probabilities come true.
 
-    By recordings that are neither trained on nor tested by. The kinds of noise have few of these and share one pair.
+    By recordings that are neither trained on nor tested by (Platt, 1999). The kinds of noise have few of these and
+    share one pair.
     """
-    logits, labels = [], []
+    logits, firsts, labels, loudest = [], [], [], []
     with torch.no_grad():
         for first in range(0, scenes, 16):
-            x, y, _ = stacked([mixer(k) for k in range(first, first + 16)])
+            x, y, z = stacked([mixer(k) for k in range(first, first + 16)])
             # Neighbours say the same: every fifth frame is enough.
-            logits.append(answer_of(net(x), answer)[:, 25 + delay_frames :: 5].reshape(-1, len(LABELS)))
+            said = net(x)[:, 25 + delay_frames :: 5, answer].flatten(0, 1)
+            logits.append(said[:, : len(LABELS)])
+            firsts.append(said[:, len(LABELS) :])
             labels.append(y[:, 25 : y.shape[1] - delay_frames : 5].reshape(-1, len(LABELS)))
+            loudest.append(z[:, 25 : z.shape[1] - delay_frames : 5].flatten())
     given, wanted = torch.cat(logits), torch.cat(labels)
     shared = LABELS.index(ENVIRONMENT[0])
     place = torch.tensor([shared if name in ENVIRONMENT else k for k, name in enumerate(LABELS)])
     scale = torch.ones(len(LABELS), requires_grad=True)
     shift = torch.zeros(len(LABELS), requires_grad=True)
-    fitter = torch.optim.LBFGS([scale, shift], max_iter=60, line_search_fn="strong_wolfe")
+    sharpness = torch.ones(1, requires_grad=True)
+    fitter = torch.optim.LBFGS([scale, shift, sharpness], max_iter=60, line_search_fn="strong_wolfe")
+    groups, largest = torch.cat(firsts), torch.cat(loudest)
 
     def cost() -> Tensor:
         fitter.zero_grad()
@@ -150,11 +164,13 @@ def calibration(
         value = (
             tag_loss(given * scale[place] + shift[place], wanted) + 3e-4 * ((scale - 1).square() + shift.square()).sum()
         )
+        if (largest >= 0).any():
+            value = value + functional.cross_entropy(groups * sharpness, largest, ignore_index=-1)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     fitter.step(cost)  # type: ignore[no-untyped-call]
-    return torch.stack((scale, shift), 1)[place].detach().tolist()  # type: ignore[no-any-return]
+    return torch.stack((scale, shift), 1)[place].detach().tolist(), float(sharpness.detach())
 
 
 class TagCourse(Course[TagConfig]):
@@ -172,7 +188,17 @@ class TagCourse(Course[TagConfig]):
         torch.manual_seed(config.seed)
         self.corpus = corpus
         self.mixer = TagMixer(corpus, "train", config.data, config.seed)
-        super().__init__(config, TagNet(config.network, len(LABELS), len(config.delays_ms)), out, RATE_HZ)
+        super().__init__(config, TagNet(config.network, len(LABELS), len(GROUPS), len(config.delays_ms)), out, RATE_HZ)
+
+    def begin_as(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
+        """See `Course.begin_as`; a wider net begins as the narrower one."""
+        given = parse_tag_config(content["config"], "checkpoint")
+        said = content.get("labels"), content.get("groups"), len(given.delays_ms)
+        state = None
+        if said == (list(LABELS), list(GROUPS), len(self.config.delays_ms)):
+            assert isinstance(self.net, TagNet)
+            state = self.net.widened(content["ema"], given.network)
+        return state or super().begin_as(content)
 
     def lesson(self, generator: torch.Generator) -> Lesson:
         """The next scenes."""
@@ -184,9 +210,10 @@ class TagCourse(Course[TagConfig]):
             every = self.net(x).float()
         told, which = [], []
         for number, delay in enumerate(delays):
-            logits, until = answer_of(every, number)[:, delay:], x.shape[1] - delay
+            said, until = every[:, delay:, number], x.shape[1] - delay
+            logits, first = said[..., : len(LABELS)], said[..., len(LABELS) :]
             told.append(tag_loss(logits, labels[:, :until]))
-            which.append(which_loss(logits, labels[:, :until], loudest[:, :until]))
+            which.append(which_loss(logits, first, labels[:, :until], loudest[:, :until]))
         weights = {"tags": 1.0, "which": self.config.which_weight}
         return Lesson({"tags": torch.stack(told).mean(), "which": torch.stack(which).mean()}, weights)
 
@@ -200,7 +227,9 @@ class TagCourse(Course[TagConfig]):
             ]
         return {
             "labels": list(LABELS),
-            "calibration": scales,
+            "groups": list(GROUPS),
+            "calibration": [scale for scale, _ in scales],
+            "sharpness": [sharpness for _, sharpness in scales],
             "sources": self.corpus.sources(),
             "seconds_of_audio": sum(s["hours"] for s in self.corpus.sources()) * 3600,
         }

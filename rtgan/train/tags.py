@@ -3,13 +3,13 @@
 Small causal convolutions over mel bands and time; what they find is averaged over the last moments, over about a
 second and over some seconds. Such averages have little to learn by heart, where recordings are few, but forget at a
 fixed pace; a small recurrent layer beside them notices that one sound has given way to another. A perceptron judges
-by all of these.
+by all of these what is there, and another one which of it is the loudest: music that is faint behind speech is there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -105,19 +105,22 @@ class _Moments(nn.Module):
 
 
 class TagNet(nn.Module):
-    """From bands in dB ``(batch, frames, MELS)`` to logits ``(batch, frames, answers * labels)``.
+    """From bands in dB ``(batch, frames, MELS)`` to logits ``(batch, frames, answers, labels + groups)``.
 
     Parameters
     ----------
     settings : TagSettings
     labels : int
+        Of which each is there or not.
+    groups : int
+        Of which one is the loudest.
     answers : int
         How often each frame is judged, some time later each time.
     """
 
-    def __init__(self, settings: TagSettings, labels: int, answers: int = 1) -> None:
+    def __init__(self, settings: TagSettings, labels: int, groups: int, answers: int = 1) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.answers = settings, answers
         inputs = [1, *settings.channels]
         self.stages = nn.ModuleList(
             _Stage(*shape)
@@ -130,6 +133,8 @@ class TagNet(nn.Module):
         known = settings.features * (len(settings.memory_s) + bool(settings.lags)) + settings.recall
         self.judge = nn.Linear(known, settings.hidden)
         self.out = nn.Linear(settings.hidden, answers * labels)
+        self.compare = nn.Linear(known, settings.hidden)
+        self.first = nn.Linear(settings.hidden, answers * groups)
 
     def forward(self, decibels: Tensor) -> Tensor:
         """Logits of every frame."""
@@ -148,8 +153,64 @@ class TagNet(nn.Module):
             recalled.append(compared.transpose(1, 2))
         averages = torch.cat([averaged(x, seconds) for seconds in self.settings.memory_s] + recalled, 2)
         averages = functional.dropout(averages, self.settings.dropout, self.training)
-        logits: Tensor = self.out(torch.relu(self.judge(averages)))
-        return logits
+        there = self.out(torch.relu(self.judge(averages))).unflatten(2, (self.answers, -1))
+        first = self.first(torch.relu(self.compare(averages))).unflatten(2, (self.answers, -1))
+        return torch.cat((there, first), 3)
+
+    def widened(self, given: Mapping[str, Tensor], settings: TagSettings) -> dict[str, Tensor] | None:
+        """The state in which this net judges as a narrower one does; None where that is of another make.
+
+        Units that are new see what there is, but nobody listens to them yet (after T. Chen et al., "Net2Net:
+        Accelerating learning via knowledge transfer", ICLR 2016).
+
+        Parameters
+        ----------
+        given : mapping of str to Tensor
+            State of a net of the same labels, groups and answers.
+        settings : TagSettings
+            Of that net.
+        """
+        own = self.settings
+        make = ("strides", "dilations", "memory_s", "lags")
+        if any(getattr(own, name) != getattr(settings, name) for name in make):
+            return None
+        wide, narrow = _blocks(own), _blocks(settings)
+        state = {name: value.detach().clone() for name, value in self.state_dict().items()}
+        if set(given) != set(state):
+            return None
+        for name, value in state.items():
+            old = given[name]
+            seats = []
+            for place, (into, size) in enumerate(zip(old.shape, value.shape, strict=True)):
+                key = name.partition(".")[0], place
+                at = _seats(narrow.get(key), wide.get(key), into, size)
+                if at is None:
+                    return None
+                seats.append(at)
+            if len(seats) > 1:
+                # What was there does not listen to what is new.
+                value[seats[0]] = 0.0
+            if seats:
+                value[torch.meshgrid(*seats, indexing="ij")] = old
+            else:
+                value.copy_(old)
+        return state
+
+
+def _blocks(settings: TagSettings) -> dict[tuple[str, int], list[int]]:
+    """Layers whose inputs or outputs are several things side by side: by name and dimension, how long each is."""
+    features, recall = settings.features, settings.recall
+    known = [features] * len(settings.memory_s) + [recall] + [features] * bool(settings.lags)
+    return {("judge", 1): known, ("compare", 1): known, ("memory", 0): [recall] * 3}
+
+
+def _seats(narrow: list[int] | None, wide: list[int] | None, count: int, size: int) -> Tensor | None:
+    """Where in a dimension of ``size`` the ``count`` of a narrower net sit, block by block."""
+    given, own = narrow or [count], wide or [size]
+    if any(a > b for a, b in zip(given, own, strict=True)):
+        return None
+    starts = [sum(own[:k]) for k in range(len(own))]
+    return torch.cat([torch.arange(start, start + length) for start, length in zip(starts, given, strict=True)])
 
 
 def averaged(x: Tensor, seconds: float) -> Tensor:
@@ -170,8 +231,10 @@ class Listening(nn.Module):
     net : TagNet
     calibration : sequence of sequences of (float, float)
         Of each answer, scale and shift of each label's logit.
-    told : sequence of int
-        Places of the labels that it tells.
+    sharpness : sequence of float
+        Of each answer, scale of the logits of what is loudest.
+    told, groups : sequence of int
+        Places of the labels that it tells, and of the groups of which it tells how probably they are the loudest.
     n_fft : int
         Length of the Hann window behind the spectrum, in samples; frequencies must lie 25 Hz apart.
     apart : int
@@ -182,8 +245,8 @@ class Listening(nn.Module):
     bank: Tensor
 
     def __init__(
-        self, net: TagNet, calibration: Sequence[Sequence[Sequence[float]]], told: Sequence[int], n_fft: int,
-        apart: int = 0,
+        self, net: TagNet, calibration: Sequence[Sequence[Sequence[float]]], sharpness: Sequence[float],
+        told: Sequence[int], groups: Sequence[int], n_fft: int, apart: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         settings = net.settings
@@ -200,11 +263,17 @@ class Listening(nn.Module):
         labels = len(calibration[0])
         kept = [answer * labels + k for answer in range(len(calibration)) for k in told]
         scale, shift = torch.tensor(calibration).flatten(0, 1)[kept].T
-        self.told, self.apart = len(told), apart
-        self.out = nn.Linear(settings.hidden, len(kept))
+        self.labels, self.groups, self.apart = len(told), list(groups), apart
+        self.told = len(told) + len(groups)
+        self.out, self.compare = nn.Linear(settings.hidden, len(kept)), net.compare
+        self.first = nn.Linear(settings.hidden, net.first.out_features)
+        self.whole = net.first.out_features // net.answers
+        sharp = torch.tensor(sharpness).repeat_interleave(self.whole)
         with torch.no_grad():
             self.out.weight.copy_(net.out.weight[kept] * scale[:, None])
             self.out.bias.copy_(net.out.bias[kept] * scale + shift)
+            self.first.weight.copy_(net.first.weight * sharp[:, None])
+            self.first.bias.copy_(net.first.bias * sharp)
         self.features = settings.features
         self.keep = [math.exp(-HOP_S / seconds) for seconds in settings.memory_s]
         self.moments = nn.ModuleList()
@@ -225,7 +294,7 @@ class Listening(nn.Module):
         self.state_size += self.apart * self.told
 
     def forward(self, spectrum: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(1, 2, bins)`` and ``(1, state_size)``, zeros at the start, to ``(1, answers * labels)`` and the next."""
+        """``(1, 2, bins)`` and ``(1, state_size)``, zeros at the start, to ``(1, answers * told)`` and the next."""
         real, imag = spectrum[:, 0, :BINS], spectrum[:, 1, :BINS]
         power = torch.matmul(real * real + imag * imag, self.bank)
         decibels = torch.log10(power + 10 ** (FLOOR_DB / 10)) * 10.0
@@ -262,7 +331,15 @@ class Listening(nn.Module):
             x = x + torch.relu(layer(torch.cat(three, 1)))
         if self.lags:
             averages.append(x)
-        said = torch.sigmoid(self.out(torch.relu(self.judge(torch.cat(averages, 1)))))
+        known = torch.cat(averages, 1)
+        there = torch.sigmoid(self.out(torch.relu(self.judge(known))))
+        first = self.first(torch.relu(self.compare(known)))
+        parts = []
+        for answer in range(first.shape[1] // self.whole):
+            parts.append(there[:, answer * self.labels : (answer + 1) * self.labels])
+            each = torch.softmax(first[:, answer * self.whole : (answer + 1) * self.whole], 1)
+            parts += [each[:, group : group + 1] for group in self.groups]
+        said = torch.cat(parts, 1)
         if self.apart:
             soon = said[:, : self.told]
             earlier = torch.cat((state[:, at : at + self.apart * self.told], soon), 1)

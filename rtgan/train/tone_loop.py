@@ -147,9 +147,9 @@ class ToneTrainer(Course[ToneConfig]):
                 self.sides[number, 1 + gap] = torch.tensor([left, right]) + timbre * PITCHES
                 self.side_share[number, 1 + gap] = (at - left) / (right - left) if left < right else 0.0
 
-    def _take_over(self, content: Mapping[str, Any]) -> None:
-        # Which pitches were heard is a fact of these notes, not of the other run's.
-        super()._take_over({**content, "ema": {k: v for k, v in content["ema"].items() if k != "heard"}})
+    def begin_as(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
+        """See `Course.begin_as`; which pitches were heard is a fact of these notes, not of the other run's."""
+        return super().begin_as({**content, "ema": {k: v for k, v in content["ema"].items() if k != "heard"}})
 
     def recalled(self, notes: Tensor, generator: torch.Generator) -> Tensor:
         """What is known of each note's pitch, ``(rows, kept)``, often without what is known of it itself."""

@@ -17,10 +17,11 @@ from support import speechlike
 
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
+from rtgan.generators.card import MAINLY
 from rtgan.tagging import recognise
 from rtgan.train import tag_data, tag_export, tag_loop
-from rtgan.train.tag_data import GROUPS, LABELS, MELS, TagDataSettings, TagMixer, load_tag_corpus, sounding
-from rtgan.train.tag_eval import calibration_error, figures, told
+from rtgan.train.tag_data import GROUPS, LABELS, LEAD_DB, MELS, TagDataSettings, TagMixer, load_tag_corpus, sounding
+from rtgan.train.tag_eval import calibration_error, figures, heard, lead, told
 from rtgan.train.tag_loop import TagConfig, calibration, parse_tag_config, tag_loss, which_loss
 from rtgan.train.tags import Listening, TagNet, TagSettings
 
@@ -142,10 +143,12 @@ def test_the_loudest_of_two_is_known_where_it_leads(corpus: tag_data.TagCorpus) 
         scene = mixer.scene(np.random.default_rng(seed), ["speech", "rain"])
         known = scene.loudest >= 0
         names = {GROUPS[k] for k in scene.loudest[known]}
-        assert names <= {"speech", "noise"}
+        assert names <= {"silence", "speech", "noise"}
         assert all(scene.labels[t, LABELS.index(GROUPS[scene.loudest[t]])] != 0 for t in np.flatnonzero(known))
         found |= names
-    assert found == {"speech", "noise"}
+        quiet = scene.loudest == GROUPS.index("silence")
+        assert np.array_equal(quiet, scene.labels[:, LABELS.index("silence")] == 1)
+    assert found >= {"speech", "noise"}
 
 
 def test_what_is_far_beneath_never_leads(corpus: tag_data.TagCorpus) -> None:
@@ -159,12 +162,23 @@ def test_what_is_far_beneath_never_leads(corpus: tag_data.TagCorpus) -> None:
     assert known > 100
 
 
-@pytest.mark.parametrize("make", [tag_data.machine, tag_data.knocks, tag_data.synthesised])
+@pytest.mark.parametrize("make", [tag_data.hum, tag_data.machine, tag_data.knocks, tag_data.synthesised])
 def test_sounds_by_formula_are_powers(make: Callable[[np.random.Generator, int], np.ndarray]) -> None:
     rng = np.random.default_rng(5)
     for _ in range(10):
         power = make(rng, 120)
         assert power.shape == (120, MELS) and np.isfinite(power).all() and power.min() >= 0 and power.max() > 1e-6
+
+
+def test_hum_is_low_and_stays() -> None:
+    rng = np.random.default_rng(3)
+    rises = []
+    for _ in range(30):
+        power = tag_data.hum(rng, 200).mean(0)
+        rises.append(10 * np.log10(power[:12].sum() / power[40:52].sum()))
+    assert np.median(rises) > 10, "most of it is low"
+    levels = np.stack([10 * np.log10(tag_data.hum(rng, 200).sum(1)) for _ in range(30)])
+    assert np.median(levels.std(1)) < 1.5, "and stays"
 
 
 def test_a_beat_comes_again() -> None:
@@ -184,7 +198,7 @@ def test_a_sound_holds_a_while_and_is_then_in_doubt() -> None:
 
 def test_frame_by_frame_it_says_what_it_says_of_the_whole() -> None:
     torch.manual_seed(0)
-    net = TagNet(SMALL, len(LABELS), 2)
+    net = TagNet(SMALL, len(LABELS), len(GROUPS), 2)
     for _ in range(3):
         net(torch.randn(4, 60, MELS) * 20 - 60)
     net.eval()
@@ -194,43 +208,55 @@ def test_frame_by_frame_it_says_what_it_says_of_the_whole() -> None:
     padded = np.concatenate((np.zeros(320), sound))
     spectra = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, 640)[::320] * window)
     frames = torch.from_numpy(np.stack((spectra.real, spectra.imag), 1).astype(np.float32))
-    told = [0, 3, 7]
-    places = [*told, *(len(LABELS) + k for k in told)]
-    module = Listening(net, [[[1.5, 0.2]] * len(LABELS), [[0.5, 0.1]] * len(LABELS)], told, 640, 7).eval()
+    told, groups = [0, 3, 7], [1, 4]
+    scales = [[[1.5, 0.2]] * len(LABELS), [[0.5, 0.1]] * len(LABELS)]
+    module = Listening(net, scales, [2.0, 0.7], told, groups, 640, 7).eval()
     state, answers = torch.zeros(1, module.state_size), []
     with torch.no_grad():
         for frame in frames:
             answer, state = module(frame[None], state)
             answers.append(answer)
         decibels = 10 * np.log10(tag_data.powers(sound) + np.float32(1e-10))
-        logits = net(torch.from_numpy(decibels)[None])[0][:, places]
-        soon, late = torch.sigmoid(logits[:, :3] * 1.5 + 0.2), torch.sigmoid(logits[:, 3:] * 0.5 + 0.1)
-        before = torch.cat((torch.zeros(7, 3), soon[:-7]))
+        logits = net(torch.from_numpy(decibels)[None])[0]
+        there = torch.sigmoid(logits[:, 0, told] * 1.5 + 0.2), torch.sigmoid(logits[:, 1, told] * 0.5 + 0.1)
+        first = (torch.softmax(logits[:, k, len(LABELS) :] * by, 1)[:, groups] for k, by in enumerate((2.0, 0.7)))
+        soon, late = (torch.cat(both, 1) for both in zip(there, first, strict=True))
+        before = torch.cat((torch.zeros(7, 5), soon[:-7]))
         whole = torch.cat((soon, (2 * late + before) / 3), 1)
     assert float((torch.cat(answers) - whole).abs().max()) < 1e-5
 
 
+def test_what_is_loudest_bears_names_that_the_player_knows() -> None:
+    assert all(name.startswith(MAINLY) for name in tag_loop.LOUDEST)
+    assert not any(name.startswith(MAINLY) for name in LABELS)
+
+
 def test_losses_know_what_nobody_can_tell() -> None:
     logits = torch.zeros(1, 2, len(LABELS), requires_grad=True)
+    first = torch.zeros(1, 2, len(GROUPS), requires_grad=True)
     labels = -torch.ones(1, 2, len(LABELS))
     labels[0, 0] = 0
     labels[0, 0, LABELS.index("rain")] = 1
     loudest = torch.tensor([[GROUPS.index("noise"), -1]])
-    (tag_loss(logits, labels) + which_loss(logits, labels, loudest)).backward()
-    assert logits.grad is not None
+    (tag_loss(logits, labels) + which_loss(logits, first, labels, loudest)).backward()
+    assert logits.grad is not None and first.grad is not None
     assert not logits.grad[0, 1].any() and logits.grad[0, 0, LABELS.index("rain")] < 0
-    assert float(which_loss(logits, labels, loudest).detach()) == pytest.approx((np.log(10) + np.log(4)) / 2)
+    assert not first.grad[0, 1].any() and (first.grad[0, 0] < 0).tolist() == [g == "noise" for g in GROUPS]
+    assert float(which_loss(logits, first, labels, loudest).detach()) == pytest.approx((np.log(10) + np.log(5)) / 2)
 
 
 def test_calibration_finds_what_a_net_that_is_too_sure_must_be_scaled_by(corpus: tag_data.TagCorpus) -> None:
     class Sure(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.full((*x.shape[:2], len(LABELS)), 8.0)
+            said = torch.full((*x.shape[:2], 1, len(LABELS) + len(GROUPS)), 8.0)
+            said[..., len(LABELS) + GROUPS.index("noise")] = 30.0
+            return said
 
-    scales = calibration(Sure(), TagMixer(corpus, "calibrate", DATA, 1), 16)  # type: ignore[arg-type]
+    scales, sharpness = calibration(Sure(), TagMixer(corpus, "calibrate", DATA, 1), 16)  # type: ignore[arg-type]
     assert len(scales) == len(LABELS)
     assert all(scale * 8.0 + shift < 5.0 for scale, shift in scales), "no label sounds all the time"
     assert len({tuple(s) for s in scales[-10:]}) == 1
+    assert 0 < sharpness < 0.5, "it is not always noise that is the loudest"
 
 
 def test_a_run_is_exported_lowered_and_read_with_its_labels(
@@ -238,8 +264,9 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
 ) -> None:
     monkeypatch.setattr(tag_loop, "_SCENES", 16)
     config = TagConfig(
-        "tiny", steps=2, batch=2, bfloat16=True, delays_ms=[200, 400], network=SMALL, data=DATA, tell=["speech", "rain"]
-    )
+        "tiny", steps=2, batch=2, bfloat16=True, delays_ms=[200, 400], network=SMALL, data=DATA,
+        tell=["speech", "rain", "mainly_music"],
+    )  # fmt: skip
     course = tag_loop.TagCourse(config, corpus, tmp_path / "run")
     assert course.run(progress=False) == 2
     again = tag_loop.TagCourse(dataclasses.replace(config, steps=3), corpus, tmp_path / "run")
@@ -247,19 +274,28 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
     assert again.run(progress=False) == 3
     other = dataclasses.replace(config, network=dataclasses.replace(SMALL, recall=0))
     simpler = tag_loop.TagCourse(other, corpus, tmp_path / "other")
-    simpler.restore(tmp_path / "run")
+    taken, whole = simpler.restore(tmp_path / "run")
+    assert 0 < taken < whole
     assert torch.equal(simpler.net.state_dict()["gather.weight"], again.averaged["gather.weight"])
+    wide = dataclasses.replace(SMALL, channels=[5, 4, 6], features=11, hidden=9, recall=7)
+    wider = tag_loop.TagCourse(dataclasses.replace(config, network=wide), corpus, tmp_path / "wider")
+    taken, whole = wider.restore(tmp_path / "run")
+    assert taken == whole
+    x = torch.randn(2, 40, MELS) * 20 - 60
+    with again.as_averaged() as one, wider.as_averaged() as other_net:
+        assert torch.allclose(one(x), other_net(x), atol=1e-5), "a wider net begins as the one that it goes on from"
+    assert wider.lineage and wider.train_step()["loss"] > 0
     card = tag_export.export_tags(tmp_path / "run", tmp_path / "tiny.ts")
     assert {s["name"] for s in card["training"]["sources"]} == {"speech", "noise", "music"}
     library.lower(tmp_path / "tiny.ts")
     loaded = library.load(tmp_path / "tiny.ts")
-    assert loaded.card.labels == ("speech", "rain")
+    assert loaded.card.labels == ("speech", "rain", "mainly_music")
     assert (loaded.card.lookahead_frames, loaded.card.late_frames) == (10, 20)
     error = library.deviation(loaded)
     assert error is not None and error < 1e-5
     soon, late = (recognise(speechlike(1.0)[None], 48000, str(tmp_path / "tiny.ts"), answer=a) for a in ("soon", ""))
     assert (soon.delay_s, late.delay_s) == pytest.approx((0.2, 0.4))
-    assert soon.probabilities.shape == late.probabilities.shape == (10, 2)
+    assert soon.probabilities.shape == late.probabilities.shape == (10, 3)
     assert np.abs(soon.probabilities - late.probabilities).max() > 1e-3
     # A third of the late answer is the soon one about the same moment.
     rest = (late.probabilities - soon.probabilities / 3) * 1.5
@@ -288,6 +324,8 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
         ({"losses": {"stft": {"weight": 1.0}}}, "leave losses and adversary out"),
         ({"network": {"strides": [3, 2, 2]}}, "strides divide 64 bands"),
         ({"tell": ["speech", "wind"]}, "tell must name different labels"),
+        ({"tell": ["speech", "speech"]}, "tell must name different labels of silence"),
+        ({"tell": ["mainly_speech"]}, "tell must name one of silence, speech, .* at least"),
         ({"network": {"channels": [8]}}, "lists of one length"),
         ({"network": {"memory_s": [0.001]}}, "memory_s"),
         ({"data": {"seconds": 0.1}}, "seconds must lie in 1..30"),
@@ -301,6 +339,23 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
 def test_a_config_that_cannot_be_is_refused(change: dict[str, object], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         parse_tag_config({"name": "x", **change}, "x.yaml")
+
+
+def test_bands_weigh_what_a_filter_for_loudness_makes_of_them() -> None:
+    time_s = np.arange(48000) / 48000
+    for hertz in (50, 120, 500, 1000, 3000, 7000):
+        sine = (0.1 * np.sin(2 * np.pi * hertz * time_s)).astype(np.float32)
+        thousand = (0.1 * np.sin(2 * np.pi * 1000 * time_s)).astype(np.float32)
+        slow = [tag_data.powers(s[::3])[10:] for s in (sine, thousand)]
+        heard_so = [10 * np.log10((p @ tag_data._K_WEIGHTS).mean()) for p in slow]
+        assert heard_so[0] - heard_so[1] == pytest.approx(lead(sine, thousand)[-1], abs=1.0)
+
+
+def test_what_no_ear_hears_does_not_lead() -> None:
+    time_s = np.arange(48000) / 48000
+    rumble, voice = np.sin(2 * np.pi * 8 * time_s), 0.1 * np.sin(2 * np.pi * 400 * time_s)
+    assert (heard(rumble)[3:] - heard(voice)[3:] > 15).all()
+    assert (lead(rumble.astype(np.float32), voice.astype(np.float32))[3:] < -LEAD_DB).all()
 
 
 def test_the_louder_of_two_sounds_is_the_right_answer_unless_it_may_be_over() -> None:
@@ -327,6 +382,15 @@ def test_figures_count_what_is_known_and_leave_out_what_is_not() -> None:
     assert found["delay_ms"]["speech"] == 300.0
     late = figures(labels, chances, kinds, [""] * 35, fresh, 2)
     assert late["speech_music_noise"]["delay_ms"] == 200 and late["delay_ms"]["silence"] == 300.0
+    # What tells the loudest is asked for it, and measured as the other labels are.
+    mainly = np.zeros((35, 3), np.float32)
+    mainly[:10, 0], mainly[10:18, 1], mainly[18:20, 2], mainly[20:22, 1] = 0.9, 0.7, 0.6, 0.8
+    names = (*labels, "mainly_speech", "mainly_music", "mainly_noise")
+    both = figures(names, np.concatenate((chances, mainly), 1), kinds, ["music"] * 10 + [""] * 25, fresh)
+    assert both["speech_music_noise"]["accuracy"] == pytest.approx(18 / 20)
+    assert both["labels"]["mainly_speech"] == {"steps": 5, "found": 1.0, "false": 0.0}
+    assert both["labels"]["mainly_music"] == {"steps": 5, "found": 0.6, "false": 0.0}
+    assert "mainly_noise" not in both["labels"], "there is none to find"
     beneath = ["noise"] * 35
     assert "noise" not in figures(labels, chances, kinds, beneath, fresh)["labels"]
 
