@@ -15,6 +15,7 @@ import soundfile
 import torch
 from support import speechlike
 
+from rtgan import cli
 from rtgan.errors import RtganError, UsageError
 from rtgan.generators import library
 from rtgan.generators.card import MAINLY
@@ -260,7 +261,7 @@ def test_calibration_finds_what_a_net_that_is_too_sure_must_be_scaled_by(corpus:
 
 
 def test_a_run_is_exported_lowered_and_read_with_its_labels(
-    corpus: tag_data.TagCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: tag_data.TagCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tag_loop, "_SCENES", 16)
     config = TagConfig(
@@ -301,13 +302,16 @@ def test_a_run_is_exported_lowered_and_read_with_its_labels(
     rest = (late.probabilities - soon.probabilities / 3) * 1.5
     assert rest.min() > 0 and rest.max() < 1
     # A run that answers once has no late answer.
-    hasty = dataclasses.replace(config, delays_ms=[0])
+    hasty = dataclasses.replace(config, delays_ms=[0], tell=["speech", "rain"])
     assert tag_loop.TagCourse(hasty, corpus, tmp_path / "hasty").run(progress=False) == 2
     tag_export.export_tags(tmp_path / "hasty", tmp_path / "hasty.ts")
     library.lower(tmp_path / "hasty.ts")
     with pytest.raises(RtganError, match="has no late answer"):
         recognise(speechlike(1.0)[None], 48000, str(tmp_path / "hasty.ts"), answer="late")
     assert recognise(speechlike(1.0)[None], 48000, str(tmp_path / "hasty.ts")).delay_s == 0
+    soundfile.write(tmp_path / "take.wav", speechlike(1.0), 48000)
+    assert cli.main(["tag", str(tmp_path / "take.wav"), "--mainly", "--model", str(tmp_path / "hasty.ts")]) != 0
+    assert "hasty.ts does not tell what is mainly heard: leave --mainly out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
