@@ -35,13 +35,18 @@ class PipeWire:
             self.env.pop(name, None)
         self._processes: list[subprocess.Popen[Any]] = []
         self._log = (folder / "servers.log").open("w")
-        self._start("dbus-daemon", "--session", f"--address={self.env['DBUS_SESSION_BUS_ADDRESS']}", "--nofork")
-        self.until(lambda: (runtime / "bus").exists())
-        self._start("pipewire")
-        self.until(lambda: (runtime / "pipewire-0").exists())
-        self._start("wireplumber")
-        self._start("pipewire-pulse")
-        self.until(lambda: self.pactl("info", check=False) != "")
+        try:
+            self._start("dbus-daemon", "--session", f"--address={self.env['DBUS_SESSION_BUS_ADDRESS']}", "--nofork")
+            self.until(lambda: (runtime / "bus").exists())
+            self._start("pipewire")
+            self.until(lambda: (runtime / "pipewire-0").exists())
+            self._start("wireplumber")
+            self._start("pipewire-pulse")
+            self.until(lambda: self.pactl("info", check=False) != "")
+        except Exception:
+            # Nobody else could end what did start.
+            self.close()
+            raise
 
     def _start(self, *command: str) -> None:
         self._processes.append(subprocess.Popen(command, env=self.env, stdout=self._log, stderr=self._log))
