@@ -347,8 +347,8 @@ class Rig:
         self.folder = Path(self._folder.name)
         source = self.folder / "rig.c"
         source.write_text(SOURCE, encoding="utf-8")
-        self.program, self.library = self.folder / "rig", self.folder / "rig.so"
-        for more in (["-o", str(self.program)], ["-shared", "-fPIC", "-o", str(self.library)]):
+        self.program, self.shared = self.folder / "rig", self.folder / "rig.so"
+        for more in (["-o", str(self.program)], ["-shared", "-fPIC", "-o", str(self.shared)]):
             done = subprocess.run(
                 [compiler, "-O2", "-w", *more, str(source), "-lpthread", "-ldl"], capture_output=True, text=True
             )
@@ -561,7 +561,7 @@ def _run_host(rig: Rig, env: dict[str, str], preset: str, seconds: float, target
         "jack.host_session(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(rig.library), str(target), preset, str(seconds)],
+        [sys.executable, "-c", code, str(rig.shared), str(target), preset, str(seconds)],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -88,7 +88,7 @@ def loads(rig: rigs.Rig, name: str, seconds: float = SECONDS) -> list[dict[str, 
     """A chain's load with everything and, where it has denoisers, with less and without them, so long each."""
     longest_s = len(LEVELS) * seconds + 180
     with rigs.server(rig, PERIOD) as env:
-        found = json.loads(_child(env, longest_s, "play", str(rig.library), name, str(seconds)).splitlines()[-1])
+        found = json.loads(_child(env, longest_s, "play", str(rig.shared), name, str(seconds)).splitlines()[-1])
     return [
         {"measure": "load", "chain": name, "plays": plays, "core_percent": percent, "period_samples": PERIOD}
         for plays, percent in found.items()

@@ -104,7 +104,7 @@ def _run(
     flood: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """One case: the host's report, and what the browsers saw."""
-    host = rigs.child(env, "panel", "host_session", str(rig.library), str(target), preset, seconds, panel)
+    host = rigs.child(env, "panel", "host_session", str(rig.shared), str(target), preset, seconds, panel)
     flooding: subprocess.Popen[str] | None = None
     try:
         assert host.stdin is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import RtganError, UsageError
 
@@ -45,6 +45,11 @@ def lineage(before: Sequence[Mapping[str, Any]], config: Mapping[str, Any], step
     """What a run that goes on from another says of it and, the first one first, of those that it went on from."""
     last = {key: config[key] for key in ("name", "batch", "seed") if key in config} | {"steps": steps}
     return [*map(dict, before), last]
+
+
+def fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a given state has a name and a shape of our own."""
+    return {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
 
 
 def load_averaged(net: nn.Module, content: Mapping[str, Any]) -> None:

@@ -7,12 +7,14 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import UsageError
 from . import evaluate, export, peers, scoring
 from .checkpoint import CHECKPOINT, load_checkpoint
+from .course import Course
 from .data import ROLES, Corpus, describe, generated_corpus, load_corpus, pack
 from .loop import Trainer, load_config
 from .running import keep_freed_memory
@@ -118,6 +120,14 @@ def _run_folder(args: argparse.Namespace, name: str) -> Path:
     return out
 
 
+def _take_up(run: Trainer | Course[Any], args: argparse.Namespace) -> None:
+    if args.resume:
+        run.restore()
+    elif args.start_from is not None:
+        taken, whole = run.start_from(args.start_from)
+        print(f"{taken} of {whole} tensors are taken from {args.start_from}.")
+
+
 def _take_course(args: argparse.Namespace, task: Task, path: Path) -> int:
     if args.batch is not None or args.workers is not None or args.device != "cpu":
         raise UsageError("Such a net is trained by one process on the CPU; leave --batch, --workers and --device out.")
@@ -128,11 +138,7 @@ def _take_course(args: argparse.Namespace, task: Task, path: Path) -> int:
     torch.set_num_threads(max(1, args.threads))
     keep_freed_memory()
     course = task.begin(config, args.data, args.cache, out)
-    if args.resume:
-        course.restore()
-    elif args.start_from is not None:
-        taken, whole = course.restore(args.start_from)
-        print(f"{taken} of {whole} tensors are taken from {args.start_from}.")
+    _take_up(course, args)
     steps = course.run(args.budget_minutes, tensorboard=True)
     print(f"{steps} of {config.steps} steps done; checkpoint in {out}.")
     return 0
@@ -160,11 +166,7 @@ def run_train(args: argparse.Namespace) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(describe(corpus))
     trainer = Trainer(config, corpus, out, args.device)
-    if args.resume:
-        trainer.restore()
-    elif args.start_from is not None:
-        taken, whole = trainer.start_from(args.start_from)
-        print(f"{taken} of {whole} tensors are taken from {args.start_from}.")
+    _take_up(trainer, args)
     try:
         steps = trainer.run(args.budget_minutes, tensorboard=True)
     finally:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import RtganError, UsageError
 from .adversary import Adversary, AdversarySettings
-from .checkpoint import BEST, CHECKPOINT, lineage, load_checkpoint, save_atomically
+from .checkpoint import BEST, CHECKPOINT, fitting, lineage, load_checkpoint, save_atomically
 from .config import made
 from .diary import Diary
 from .discriminators import Discriminators
@@ -131,10 +131,6 @@ class Lesson:
     weights: dict[str, float]
     estimate: Tensor | None = None
     target: Tensor | None = None
-
-
-def _fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: given[k] if k in given and given[k].shape == v.shape else v for k, v in own.items()}
 
 
 class Course(ABC, Generic[Config]):
@@ -271,20 +267,10 @@ class Course(ABC, Generic[Config]):
         save_atomically(self._content(), path)
         return path
 
-    def restore(self, start_from: Path | None = None) -> tuple[int, int]:
-        """Go on where the run's checkpoint stopped, or begin with what fits of another run's weights.
-
-        Returns
-        -------
-        (int, int)
-            How many tensors of the net are taken, and of how many.
-        """
-        content = load_checkpoint(start_from or self.out)
+    def restore(self) -> None:
+        """Go on where the run's checkpoint stopped."""
+        content = self._checkpoint(self.out)
         given, own = content["config"], self.config.as_dict()
-        if given.get("task") != own["task"]:
-            raise UsageError("The checkpoint is of another task.")
-        if start_from is not None:
-            return self._take_over(content)
         if given.get("network") != own.get("network"):
             raise UsageError("The checkpoint's network differs from the config's; choose another --out.")
         try:
@@ -301,28 +287,38 @@ class Course(ABC, Generic[Config]):
             self.adversary.restore(content["adversary"])
         self.step, self.seconds, self.best = int(content["step"]), float(content["seconds"]), content["best"]
         self.lineage = list(content.get("lineage", []))
-        return len(self.averaged), len(self.averaged)
 
-    def begin_as(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The state in which a run begins that goes on from another one's checkpoint: what fits by name and shape."""
-        own = self.net.state_dict()
-        taken = _fitting(own, content["ema"])
-        if all(taken[name] is own[name] for name in own):
+    def _checkpoint(self, run: Path) -> dict[str, Any]:
+        content = load_checkpoint(run)
+        if content["config"].get("task") != self.config.task:
+            raise UsageError("The checkpoint is of another task.")
+        return content
+
+    def start_from(self, run: Path) -> tuple[int, int]:
+        """Begin with what `begin_as` takes of another run's averaged weights.
+
+        Returns
+        -------
+        tuple of int
+            How many of this net's tensors were taken, and how many it has.
+        """
+        content = self._checkpoint(run)
+        own, taken = self.net.state_dict(), self.begin_as(content)
+        if not taken:
             raise UsageError("The checkpoint has no weights of the config's shapes; leave --start-from out.")
-        return taken
-
-    def _take_over(self, content: Mapping[str, Any]) -> tuple[int, int]:
-        """Averaged weights of another run, as far as they fit."""
-        state, own = self.begin_as(content), self.net.state_dict()
-        taken = sum(value.data_ptr() != own[name].data_ptr() for name, value in state.items())
-        self.net.load_state_dict(state)
+        self.net.load_state_dict(own | taken)
         self.lineage = lineage(content.get("lineage", []), content["config"], content["step"])
         self.averaged = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         for name, module in self.beside.items():
-            module.load_state_dict(_fitting(module.state_dict(), content["beside"].get(name, {})))
+            mine = module.state_dict()
+            module.load_state_dict(mine | fitting(mine, content["beside"].get(name, {})))
         if self.adversary is not None and content["adversary"] is not None:
             self.adversary.take_over(content["adversary"])
-        return taken, len(state)
+        return len(taken), len(own)
+
+    def begin_as(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What of another run's checkpoint the net begins with: averaged weights that fit by name and shape."""
+        return fitting(self.net.state_dict(), content["ema"])
 
     def _look(self, diary: Diary | None) -> str:
         figures = self.develop()

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import RtganError, UsageError
 from .adversary import TERMS, Adversary
-from .checkpoint import BEST, CHECKPOINT, lineage, load_checkpoint, save_atomically
+from .checkpoint import BEST, CHECKPOINT, fitting, lineage, load_checkpoint, save_atomically
 from .config import TrainConfig, load_config, parse_config
 from .data import Corpus
 from .develop import Development, enhance
@@ -256,14 +256,14 @@ class Trainer:
         if int(content["config"]["network"]["blocks"]) > self.config.network.blocks:
             raise UsageError(f"The run {str(run)!r} has more blocks than the config's network.")
         mine = self.net.state_dict()
-        fitting = {k: v for k, v in content["ema"].items() if k in mine and mine[k].shape == v.shape}
-        if not any(v.is_floating_point() for v in fitting.values()):
+        taken = fitting(mine, content["ema"])
+        if not any(v.is_floating_point() for v in taken.values()):
             raise UsageError(f"No weight of {str(run)!r} fits the config's network.")
         theirs = content.get("adversary")
         if self.adversary is not None and theirs is not None:
             self.adversary.take_over(theirs)
-        self._begin_with(fitting, lineage(content.get("lineage", []), content["config"], content["step"]))
-        return len(fitting), len(mine)
+        self._begin_with(taken, lineage(content.get("lineage", []), content["config"], content["step"]))
+        return len(taken), len(mine)
 
     def _start_from_model(self, path: Path) -> tuple[int, int]:
         module, card, _ = read_model(path)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from rtgan.errors import RtganError
+from rtgan.generators import library
 from rtgan.generators.compile import HALF, LARGE, Net, compile
-from rtgan.generators.library import HALF_TOLERANCE, TOLERANCE
 from rtgan.generators.record import Drawn, record
 from rtgan.worker.dialects import Choices, Player, calling
 from rtgan.worker.spec import Knob, Spec
@@ -84,7 +84,7 @@ def _compare(net: Net, module: torch.nn.Module, x: torch.Tensor, knobs: list[Kno
         worst = max(worst, float(np.abs(net.outputs[0].of(arena) - wanted).max()))
         past = now
     off, half = worst / max(peak, 1e-6), net.report["halved_weights"]
-    if not off <= (HALF_TOLERANCE if half else TOLERANCE):
+    if not off <= (library.HALF_TOLERANCE if half else library.TOLERANCE):
         what = f"with weights of float16 it is {off:.1e}" if half else f"it lowers to something else: {off:.1e}"
         raise RtganError(f"{what} of the peak off")
 

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from rtgan.bench import autoencoders, generators, gtcrn  # noqa: E402
 from rtgan.errors import RtganError  # noqa: E402
+from rtgan.generators import library  # noqa: E402
 from rtgan.generators.compile import compile  # noqa: E402
 from rtgan.generators.record import record  # noqa: E402
 
@@ -32,7 +33,7 @@ def test_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     monkeypatch.setattr(generators, "_ROUND_US", 1.0)
     monkeypatch.setattr(generators, "_PACED_FRAMES", 2)
     monkeypatch.setattr(generators, "_onnx", missing)
-    monkeypatch.setattr(generators.library, "names", lambda: [])
+    monkeypatch.setattr(library, "names", lambda: [])
     for name in ("brave", "small_rave", "rave"):
         monkeypatch.setattr(autoencoders, name, _tiny)
     monkeypatch.setattr(autoencoders, "noisy_rave", lambda: (_tiny(noise=[2, 2])[0], [(1, 1, 128)]))

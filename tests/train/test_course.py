@@ -76,16 +76,16 @@ def test_weights_of_another_run_are_where_one_can_begin(tmp_path: Path) -> None:
     first = Toy(CONFIG, tmp_path / "first")
     first.run(progress=False)
     second = Toy(dataclasses.replace(CONFIG, seed=9), tmp_path / "second")
-    second.restore(tmp_path / "first")
+    second.start_from(tmp_path / "first")
     assert second.step == 0 and second.develop() == first.develop()
     content = load_checkpoint(tmp_path / "first")
     torch.save({**content, "ema": {"weight": torch.zeros(1, 1, 5)}}, tmp_path / "first" / "checkpoint.pt")
     with pytest.raises(UsageError, match="no weights of the config's shapes"):
-        second.restore(tmp_path / "first")
+        second.start_from(tmp_path / "first")
     content["config"]["task"] = "other"
     torch.save(content, tmp_path / "first" / "checkpoint.pt")
     with pytest.raises(UsageError, match="of another task"):
-        second.restore(tmp_path / "first")
+        second.start_from(tmp_path / "first")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_what_was_heard_is_of_a_runs_own_notes(
     others = load_notes(data, TIMBRES, [64], tmp_path_factory.mktemp("cache"), progress=False)
     config = dataclasses.replace(CONFIG, held_out=[64])
     fresh, tuned = (ToneTrainer(config, others, tmp_path / name) for name in ("fresh", "tuned"))
-    tuned.restore(tmp_path / "first")
+    tuned.start_from(tmp_path / "first")
     assert torch.equal(tuned.net.state_dict()["heard"], fresh.net.state_dict()["heard"])
     assert torch.equal(tuned.averaged["heard"], fresh.averaged["heard"])
 
